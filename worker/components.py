@@ -102,6 +102,7 @@ class WorkerComponents:
             lease=settings.lease_seconds,
             circuit=scope,
             app_limit=settings.app_max_running,
+            app_share=settings.app_slot_share,
         )
         self.notifier = Notifier(redis, self.claimer.wake, leases)
         probe_seconds = settings.probe_seconds if settings.openai_api_key else 0

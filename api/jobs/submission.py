@@ -17,19 +17,22 @@ from api.jobs.provider_state import check_references
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
 from api.runtime.large_work import is_large
+from api.runtime.name_check import RequestNames
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
-from api.schema.requests import EndUser, Submit
+from api.schema.requests import OWNED_PARAMS, EndUser, Submit
 from api.web.problems import Fault, Problem, bad_field, fault
 from api.web.rate_limit_headers import quota_of
 from worker.jobs.conversation import Conversation
 from worker.jobs.errors import ContentTooLarge, QueueFull, RateExceeded, Refused
 from worker.jobs.events import Queued
 from worker.jobs.input_items import KeptItem
+from worker.jobs.record import Job
+from worker.jobs.request_references import ITEMS
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
-from worker.store.jobs.stored_job import NewJob, StoredJob
+from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
 _DAY_S: Final = 86_400
@@ -47,7 +50,9 @@ class Digests(NamedTuple):
 
 async def digests_of(context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool) -> Digests:
     """Return the digests of a request of `size` bytes; `repeatable`: it has an Idempotency-Key."""
-    secret = await with_timeout(STORE_TIMEOUT_S, context.secrets.get(DIGEST))
+    secret = context.secrets.known(DIGEST)
+    if secret is None:
+        secret = await with_timeout(STORE_TIMEOUT_S, context.secrets.get(DIGEST))
     return await context.large_work.run(app, size, _digests, secret, body, large=is_large(size), repeatable=repeatable)
 
 
@@ -73,19 +78,28 @@ async def submit(
     idempotency_key: str | None,
     meter: RateMeter,
     base: str,
+    *,
+    caller: Caller | None = None,
+    rerun_of: Job | None = None,
+    names: RequestNames | None = None,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
-    `base`: the address at which its app reached the API; the job's webhooks name it.
+    `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
+    the request again. `rerun_of`: the job that it runs again. `names`: those of the request, if it has several jobs.
     """
     if idempotency_key is not None and names_state(body):  # what it continues may have changed since the first request
         repeated = await context.jobs.find_repeated(key.app, idempotency_key, digests.request)
         if repeated is not None:
             return repeated, True
     earlier = await find_earlier(context, key.app, body)
-    body = await check_request(context, key.app, earlier.request)
+    body = await check_request(context, key.app, earlier.request, names)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
+        if rerun_of is not None:
+            series = {"rerun_of": rerun_of.id, "rerun_root": rerun_of.rerun_root or rerun_of.id}
+            new = replace(new, fact=new.fact.evolve(optional=series))
+        new = replace(new, caller=caller) if caller is not None else new
         own: list[KeptItem] = []
         if earlier.continues:
             new, own = await _continuing(context, key.app, new, body, earlier)
@@ -149,7 +163,7 @@ def _longest(context: AppContext, body: Submit) -> float:
     return max(ahead, 0.0) + waiting + body.policy.run_deadline_seconds
 
 
-async def check_request(context: AppContext, app: str, body: Submit) -> Submit:
+async def check_request(context: AppContext, app: str, body: Submit, names: RequestNames | None = None) -> Submit:
     """Return the request with its end user and webhook normalised; raise a Problem if it must be refused."""
     check_models(context, body)
     check_times(context, body)
@@ -157,7 +171,8 @@ async def check_request(context: AppContext, app: str, body: Submit) -> Submit:
         errors = [fault("/params/prompt", PROMPT_OBJECTS_ENDED, "unsupported_parameter")]
         raise Problem(422, "unsupported_parameter", PROMPT_OBJECTS_ENDED, errors)
     body = with_end_user(body)
-    await check_references(context, app, body.passed_params(), body.input)
+    params = {name: value for name, value in body.params.items() if name in ITEMS or name not in OWNED_PARAMS}
+    await check_references(context, app, params, body.input, names)
     if body.webhook is None:
         return body
     url = check_webhook_url(body.webhook.url, context.settings)

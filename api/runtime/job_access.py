@@ -14,7 +14,7 @@ from worker.jobs.view_schema import MessageState
 from worker.safety.notices import SafetyNotice
 from worker.store.connection.pool import Redis
 from worker.store.jobs import batch_reads, item_references, listing, provider_ids
-from worker.store.jobs.listing import ListFilters
+from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle import erasure
@@ -32,6 +32,10 @@ class JobAccess:
     ) -> tuple[Sequence[StoredJob], str | None]:
         """Return (a page of the app's jobs, newest first, and the cursor of the next page or None)."""
         return await listing.list_jobs(self._redis, app, filters, limit, cursor, self._jobs.load)
+
+    async def count(self, app: str, filters: ListFilters) -> tuple[int, bool]:
+        """Return (how many of the app's jobs fit, by their indexes; whether these are all, after a bounded search)."""
+        return await listing.count_jobs(self._redis, app, filters)
 
     async def outputs(self, job_ids: Sequence[str], *, need_key: bool = False) -> dict[str, dict[str, Any] | None]:
         """Return the outputs by job id; None for one that can't be read, and no entry for a job without an output.

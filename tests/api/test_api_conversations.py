@@ -234,9 +234,9 @@ async def test_a_turn_whose_process_died_before_its_job_was_made_ends_after_a_mi
     clock = AdjustableClock()
     async with sdk_against_api(settings, redis, clock, valkey_url, speed=200.0) as sdk:
         made = await sdk.client.conversations.create()
-        mine = build_context(settings, redis, clock).conversations
-        before = await mine.ready("acme", made.id)
-        await mine.begin("acme", before, sdk.stage.jobs.new_id(), [], 60.0, AppQuota())
+        conversations = build_context(settings, redis, clock).conversations
+        before = await conversations.ready("acme", made.id)
+        await conversations.begin("acme", before, sdk.stage.jobs.new_id(), [], 60.0, AppQuota())
         create = sdk.client.responses.create
         await refused(
             openai.BadRequestError, "conversation_locked", create(model=SOL, input="One", conversation=made.id)

@@ -75,7 +75,7 @@ class ConversationDocuments:
             if quota is not None:
                 await self._memory.admit(len(sealed))
                 bounds = replace(quota, memory=self._memory.app_bytes)
-            args += [bounds.bytes or 0, bounds.memory, app_quota.JOB_OVERHEAD]
+            args += [bounds.bytes or 0, bounds.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
             verdict, *rest = await self._replace(keys=[*names, keys.LEGAL_HOLDS], args=args)
         if verdict == b"FULL":
             raise app_quota.exceeded(rest[0].decode(), int(rest[1]), len(sealed), bounds)

@@ -43,7 +43,7 @@ class ContentRecount:
         async with store_errors("list an app's content", sizes):
             cursor, measured = await self._redis.hscan(sizes, cursor, count=_PAGE)
         # a conversation is measured by what changes it
-        names = [name for name in {*rows, *measured} - {b"total"} if not name.startswith(b"conv_")]
+        names = [name for name in {*rows, *measured} - {b"total", b"events"} if not name.startswith(b"conv_")]
         prefixes = [prefix.encode() for prefix in (keys.JOB, keys.job_input(""), keys.job_output(""))]
         content = [prefix + name for name in names for prefix in prefixes]
         async with store_errors("measure content", sizes):

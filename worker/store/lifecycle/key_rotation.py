@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import codec, keys
+from worker.store.admission.appeal_notes import note_name
 from worker.store.admission.quarantine import row_name, secret_name as end_user_name
 from worker.store.apps import dump_app, load_app, secret_name as app_secret
 from worker.store.connection.kept_secrets import secret_name
@@ -49,6 +50,7 @@ class KeyRotation:
             keys.BODY: self._body,
             keys.tries(""): self._tries,
             keys.endpoints(""): self._endpoints,
+            keys.APPEALS: self._appeals,
             keys.app(""): self._app,
             keys.secret(""): self._secret,
             keys.CONVERSATION: self._conversation,
@@ -124,9 +126,17 @@ class KeyRotation:
 
     async def _endpoints(self, name: str) -> None:
         app = name.removeprefix(keys.endpoints(""))
+        await self._named_fields(name, lambda field: endpoint_name(app, field))
+
+    async def _appeals(self, name: str) -> None:
+        app, _, end_user = name.removeprefix(keys.APPEALS).partition(":")
+        await self._named_fields(name, lambda field: note_name(app, end_user, field))
+
+    async def _named_fields(self, name: str, sealed_name: Callable[[str], str]) -> None:
+        """Rewrap the values of a hash that belong to no job; `sealed_name` gives the name of each by its field."""
         for field, raw in (await self._redis.hgetall(name)).items():
             if self._needs_rewrap(kid_in(raw)):
-                sealed_as = endpoint_name(app, field.decode())
+                sealed_as = sealed_name(field.decode())
                 try:
                     rewrapped = self._keyring.seal_named(sealed_as, self._keyring.unseal_named(sealed_as, raw))
                 except (KeyMissing, ContentDamaged):

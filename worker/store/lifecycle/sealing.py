@@ -17,6 +17,7 @@ from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import codec, keys
+from worker.store.admission.appeal_notes import note_name
 from worker.store.admission.quarantine import secret_name as end_user_name
 from worker.store.apps import app_content, dump_app, key_content, load_app, read_key, secret_name as app_secret
 from worker.store.audit.record_notes import Kind, RecordNote, RecordNotes, latest_notes
@@ -60,6 +61,7 @@ class StoreSealing:
             (keys.app(""), self._app),
             (keys.endpoints(""), self._endpoints),
             (keys.CONVERSATION, self._conversation),
+            (keys.APPEALS, self._appeals),
         ):
             async for name in names_of(self._redis, prefix):
                 await self._one(name, seal(name))
@@ -114,6 +116,13 @@ class StoreSealing:
         if raw and codec.is_plain(raw):
             sealed_as = conversation_name(*key.removeprefix(keys.CONVERSATION).rsplit(":", 1))
             await self._replace(key, "doc", raw, self._keyring.seal_named(sealed_as, codec.unseal(raw)))
+
+    async def _appeals(self, key: str) -> None:
+        app, _, end_user = key.removeprefix(keys.APPEALS).partition(":")
+        for field, raw in (await self._redis.hgetall(key)).items():
+            if codec.is_plain(raw):
+                sealed = self._keyring.seal_named(note_name(app, end_user, field.decode()), codec.unseal(raw))
+                await self._replace(key, field.decode(), raw, sealed)
 
     async def _quarantine(self) -> None:
         """Seal the names of end users; the rows get their MAC with all others."""
