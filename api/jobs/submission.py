@@ -5,7 +5,8 @@ Must not know how a request was read nor how a response looks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -20,12 +21,15 @@ from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.requests import EndUser, Submit
 from api.web.problems import Fault, Problem, bad_field, fault
 from api.web.rate_limit_headers import quota_of
+from worker.jobs.errors import StoreUnavailable
 from worker.jobs.events import Queued
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
 from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
+from worker.store.jobs.uploads import Upload
+from worker.store.media import MediaStrings
 from worker.telemetry.tracing import publishing
 
 _DAY_S: Final = 86_400
@@ -41,17 +45,42 @@ class Digests(NamedTuple):
     """Of everything that an Idempotency-Key stands for; "" without one."""
 
 
-async def digests_of(context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool) -> Digests:
+async def digests_of(
+    context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool, media: MediaStrings | None = None
+) -> Digests:
     """Return the digests of a request of `size` bytes; `repeatable`: it has an Idempotency-Key."""
     secret = await with_timeout(STORE_TIMEOUT_S, context.secrets.get(DIGEST))
-    return await context.large_work.run(app, size, _digests, secret, body, large=is_large(size), repeatable=repeatable)
+    options: dict[str, Any] = {"large": is_large(size), "media": media}
+    return await context.large_work.run(app, size, _digests, secret, body, options, repeatable=repeatable)
 
 
-def _digests(secret: bytes, body: Submit, *, large: bool, repeatable: bool) -> Digests:
+def _digests(secret: bytes, body: Submit, options: dict[str, Any], *, repeatable: bool) -> Digests:
     return Digests(
-        kept_secrets.input_digest(secret, {"model": body.model, **_input_of(body)}, large=large),
-        fingerprint(secret, body, large=large) if repeatable else "",
+        kept_secrets.input_digest(secret, {"model": body.model, **_input_of(body)}, **options),
+        fingerprint(secret, body, **options) if repeatable else "",
     )
+
+
+@asynccontextmanager
+async def uploaded(context: AppContext, app: str, media: MediaStrings | None) -> AsyncIterator[dict[str, Any]]:
+    """Store images and files before their job; give the arguments with which `submit` makes them part of it.
+
+    Gives {} if there are none. What is not part of a job at the end of the block is deleted. Raises StoreUnavailable.
+    """
+    if media is None:
+        yield {}
+        return
+    sizes = [len(pieces) for pieces in media.strings]
+    size = sum(len(piece) for pieces in media.strings for piece in pieces)
+    upload = await with_timeout(STORE_TIMEOUT_S, context.jobs.begin_upload(app, media.mark, size))
+    try:
+        for pieces in media.strings:
+            while pieces:
+                await with_timeout(STORE_TIMEOUT_S, upload.add(pieces.pop(0)))
+        yield {"upload": upload, "media_sizes": sizes}
+    finally:
+        with suppress(StoreUnavailable):
+            await with_timeout(STORE_TIMEOUT_S, upload.discard())
 
 
 PROMPT_OBJECTS_ENDED: Final = (
@@ -70,16 +99,20 @@ async def submit(
     meter: RateMeter,
     base: str,
     caller: Caller | None = None,
+    *,
+    upload: Upload | None = None,
+    media_sizes: Sequence[int] = (),
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
     `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
-    the request again.
+    the request again. `upload`: the
+    strings for which placeholders stand in the request; `media_sizes`: the pieces of each.
     """
     body = await check_request(context, key.app, body)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
-        new = replace(new, caller=caller) if caller is not None else new
+        new = replace(new, caller=caller, upload=upload, media_sizes=list(media_sizes))
         stored, replayed = await context.jobs.submit(new)
         published(stored.job.id)
         return stored, replayed
@@ -206,13 +239,13 @@ async def identifier(context: AppContext, app: str, end_user: str | None) -> str
     return kept_secrets.safety_identifier(await context.secrets.get(IDENTIFIER), app, end_user)
 
 
-def fingerprint(secret: bytes, body: Submit, *, large: bool = False) -> str:
+def fingerprint(secret: bytes, body: Submit, *, large: bool = False, media: MediaStrings | None = None) -> str:
     """Return a keyed digest of the request that is the same for every spelling of it: with defaults, and without the
     params that Vigil sets itself.
     """
     normalised: dict[str, Any] = body.model_dump(mode="json", exclude={"input", "params", "idempotency_key"})
     normalised |= {"input": body.input, "params": body.passed_params(), "store": _is_stored(body)}
-    return kept_secrets.input_digest(secret, normalised, large=large)
+    return kept_secrets.input_digest(secret, normalised, large=large, media=media)
 
 
 def require_future(until: datetime | None, context: AppContext) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from starlette.requests import Request
 
+from api.runtime.body_budget import BodyBudget
 from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
 from api.runtime.deployment_state import DeploymentState
@@ -87,6 +88,7 @@ class AppContext:
     readiness: SharedCall[str]
     webhook_turns: BoundedTurns
     request_limits: RequestLimits
+    body_budget: BodyBudget
     large_work: LargeWork = field(default_factory=LargeWork)
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
@@ -133,6 +135,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
         request_limits=RequestLimits(settings),
+        body_budget=BodyBudget(settings.body_memory_bytes),
     )
 
 

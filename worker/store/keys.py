@@ -6,6 +6,7 @@ vigil:job:<id>          hash    v version · rec record · priv what only the ap
                                 ntc names of notices about it · app, rank, stops: what scripts read of it
 vigil:in:<id>           string  the input: input, instructions, params
 vigil:out:<id>          string  the output of the model
+vigil:upload:<id>       string  images and files of an input, before their job exists
 vigil:trail:<id>        list    events in order; index = seq - 1
 vigil:text:<id>:<n>     list    chunks of attempt n's text, in order, while it runs
 vigil:shown:<id>        hash    attempt -> chunks of its text that the OpenAI-compatible API has streamed; check:<n> ->
@@ -153,6 +154,10 @@ def job(job_id: str) -> str:
 
 def job_input(job_id: str) -> str:
     return "vigil:in:" + job_id
+
+
+def upload(job_id: str) -> str:
+    return "vigil:upload:" + job_id
 
 
 def job_output(job_id: str) -> str:

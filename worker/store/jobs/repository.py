@@ -44,12 +44,14 @@ from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE
 from worker.store.errors import store_errors
+from worker.store.jobs import inputs
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
 from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
 from worker.store.jobs.stored_job import Caller, ClaimedJob, NewJob, OutputChange, StoredJob, stored_of, unreadable_of
+from worker.store.jobs.uploads import Upload
 from worker.store.values import valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import emit_committed
@@ -91,6 +93,20 @@ class Jobs:
         self._reader = RecordReader(macs, self.changes)
         self._claims = JobClaims(redis, clock, self._scripts, self._reader, self._unreadable_jobs, self._remember)
 
+    async def begin_upload(self, app: str, mark: str, size: int) -> Upload:
+        """Return an upload for a job that is to be created; `size`: about how many bytes it will have.
+
+        Raises StoreUnavailable if Redis has too little memory left for it.
+        """
+        if self._memory is not None:
+            async with store_errors("take the job"):
+                await self._memory.admit(size)
+        job_id = self._new_id()
+        return Upload(self._redis, self._keyring.new(app, job_id), job_id, mark)
+
+    def _new_id(self) -> str:
+        return ids.new_id("job", to_ms(self._clock.now()), self._clock.random_bytes(ids.RANDOM_BYTES))
+
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
 
@@ -100,7 +116,7 @@ class Jobs:
         EarlierCallerWaits when a retry of an SDK comes while an identical request still waits, StoreUnavailable.
         """
         now = self._clock.now()
-        job_id = ids.new_id("job", to_ms(now), self._clock.random_bytes(ids.RANDOM_BYTES))
+        job_id = new.upload.job_id if new.upload is not None else self._new_id()
         trail = [ev.event(1, now, job_id, new.fact)]
         job = fold.apply(None, trail[0])
         if new.fact.not_before is not None and new.fact.not_before > now:
@@ -108,16 +124,22 @@ class Jobs:
             trail.append(ev.event(2, now, job_id, wait))
             job = fold.apply(job, trail[1])
         commands, _ = self.changes.commands(None, job, trail, chain.GENESIS)
-        cipher = self._keyring.new(job.app, job_id)
-        content = cipher.seal_with_key(PRIVATE, new.private), cipher.seal(INPUT, new.input)
-        commands.append(("HSET", keys.job(job_id), "priv", content[0]))
-        commands.append(("SET", keys.job_input(job_id), content[1]))
+        cipher = new.upload.cipher if new.upload is not None else self._keyring.new(job.app, job_id)
+        private = cipher.seal_with_key(PRIVATE, new.private)
+        commands.append(("HSET", keys.job(job_id), "priv", private))
+        if new.upload is not None:
+            await new.upload.finish(new.input, new.media_sizes)
+            commands, held = [*new.upload.commands(), *commands], new.upload.size + len(private)
+        else:
+            content = cipher.seal(INPUT, new.input)
+            commands.append(("SET", keys.job_input(job_id), content))
+            held = len(content) + len(private)
         idem, remembered = "", ""
         if new.idempotency_key is not None:
             digest = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
             idem, remembered = keys.idempotency(job.app, digest), f"{new.fingerprint} {job_id}"
         ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
-        size, held, quota = capacity.largest_argument(commands), sum(map(len, content)), new.quota
+        size, quota = capacity.largest_argument(commands), new.quota
         async with store_errors("take the job"):
             await capacity.must_fit(self._redis, size)
             try:
@@ -313,9 +335,11 @@ class Jobs:
 
     async def load_input(self, job_id: str) -> dict[str, Any] | None:
         """Return the input for the model (input, instructions, params), or None if it was removed."""
-        async with store_errors("read the input", keys.job_input(job_id)):
-            raw = await self._redis.get(keys.job_input(job_id))
-        return (await unseal_by_job(self._redis, INPUT, {job_id: raw})).get(job_id)
+        return await inputs.load(self._redis, job_id)
+
+    async def load_request(self, job_id: str) -> dict[str, Any] | None:
+        """Return the input as `load_input`, but with placeholders for long images and files."""
+        return await inputs.load(self._redis, job_id, whole=False)
 
     async def load_output(self, job_id: str) -> dict[str, Any] | None:
         """Return the output of the model, or None if there is none."""

@@ -15,6 +15,7 @@ from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.commands import Command
 from worker.store.connection.job_keys import require_object
 from worker.store.envelope import PRIVATE, MasterKeyring
+from worker.store.jobs.uploads import Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class NewJob:
     meter: RateMeter = field(default_factory=lambda: RateMeter(RateLimit(0)))  # charged for the job
     quota: AppQuota = field(default_factory=AppQuota)  # of its app
     caller: Caller | None = None
+    upload: Upload | None = None  # the long strings of the input, which has placeholders for them
+    media_sizes: list[int] = field(default_factory=list)  # the pieces of each of them
 
 
 @dataclass(frozen=True, slots=True)
