@@ -89,7 +89,7 @@ class AppContext:
     webhook_turns: BoundedTurns
     request_limits: RequestLimits
     body_budget: BodyBudget
-    large_work: LargeWork = field(default_factory=LargeWork)
+    large_work: LargeWork
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
@@ -107,6 +107,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     notices = SafetyNotices(redis, settings.audit_ttl)
+    request_limits = RequestLimits(settings)
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
     return AppContext(
         settings=settings,
@@ -134,8 +135,9 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         store_watch=store_watch,
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
-        request_limits=RequestLimits(settings),
+        request_limits=request_limits,
         body_budget=BodyBudget(settings.body_memory_bytes),
+        large_work=LargeWork(request_limits.is_shared),
     )
 
 

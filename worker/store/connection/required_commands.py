@@ -69,6 +69,7 @@ _WRITES: Final[tuple[Arguments, ...]] = (
     ("DEL", _K),
     ("EXPIRE", _K, "60"),
     ("PERSIST", _K),
+    ("PEXPIRE", _K, "60000"),
     ("RENAME", _K, _K),
     ("SET", _K, "1"),
     ("PSETEX", _K, "60000", "1"),
