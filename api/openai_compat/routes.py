@@ -10,16 +10,16 @@ import contextlib
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
-from api.jobs.submission import digests_of, submit, uploaded
+from api.jobs.submission import digests_of, submit, uploaded, with_own_media
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute
+from api.openai_compat.item_pages import lenient_params, page_view
 from api.openai_compat.request import parse_request
 from api.openai_compat.sdk_retry import announced_timeout, expect_retries, submit_once
 from api.openai_compat.stream import ResponseStream
@@ -44,6 +44,7 @@ from api.web.validation import validate
 from api.web.waiting import until_disconnected, wait_for
 from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
+from worker.jobs.input_items import kept_input
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
@@ -89,13 +90,12 @@ async def _accept(request: Request) -> _Accepted:
     if parsed.stream or not parsed.background:  # before the job is accepted: its caller does not look for it later
         slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
     meter = meter_of(context.settings, key)
-    digests = await digests_of(
-        context, key.app, parsed.job, body_size(request), repeatable=idem is not None, media=media
-    )
+    job, media = await with_own_media(context, key.app, parsed.job, media)
+    digests = await digests_of(context, key.app, job, body_size(request), repeatable=idem is not None, media=media)
     trace, base = trace_of(request.scope), base_url(request)
     async with uploaded(context, key.app, media) as upload:
         release_body(request.scope)
-        submission = partial(submit, context, key, parsed.job, digests, trace, idem, meter, base, **upload)
+        submission = partial(submit, context, key, job, digests, trace, idem, meter, base, **upload)
         stored, replayed = await submit_once(request, key, submission, expected=retries)
     headers = (
         {"X-Vigil-Job": stored.job.id}
@@ -138,13 +138,15 @@ async def delete(request: Request) -> Response:
     return json_response({"id": ids.response_id_of(stored.job.id), "object": "response", "deleted": True})
 
 
-@routes.post("/v1/responses/input_tokens")
-@routes.post("/v1/responses/compact")
-@routes.get(f"{docs.RESPONSE}/input_items")
-async def unsupported(request: Request) -> Response:  # noqa: ARG001
-    """Refuses other routes of OpenAI, in the format that its SDK shows."""
-    detail = "Vigil has no such route: it supports `responses.create`, `.retrieve`, `.cancel` and `.delete`."
-    raise Problem(404, "not_found", detail)
+@routes.get(f"{docs.RESPONSE}/input_items", docs.INPUT_ITEMS)
+async def list_input_items(request: Request) -> Response:
+    """Lists all that the model was asked, with what the response continues."""
+    key = await authorize(request, "read", "submit")
+    stored = await _load_own(request, key)
+    sent = await with_deadline(request, context_of(request).jobs.load_request(stored.job.id))
+    if sent is None:
+        raise Problem(410, "content_expired", "The input of this response is no longer kept.")
+    return json_response(page_view(request, kept_input(stored.job.id, sent)))
 
 
 async def _load_own(request: Request, key: ApiKey) -> StoredJob:
@@ -168,11 +170,7 @@ async def _cancel_and_wait(request: Request, stored: StoredJob, key: ApiKey) -> 
 
 def _stream_params(request: Request) -> tuple[bool, int]:
     """Return (`stream`, `starting_after` or -1); other parameters of OpenAI are ignored."""
-    try:
-        raw = request.scope["query_string"].decode("ascii")
-        sent = dict(parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=50))
-    except ValueError:
-        raise bad_parameter("", "The query is not percent-encoded UTF-8 of at most 50 parameters.") from None
+    sent = lenient_params(request)
     stream, after = sent.get("stream", "false"), sent.get("starting_after")
     if stream not in {"true", "false"}:
         raise bad_parameter("stream", "stream must be true or false.")

@@ -55,11 +55,16 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
         key = await with_deadline(request, _authentic(key_cache.find(token)))
     if key is None:
         raise _unauthorized("Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one.")
+    require_scope(key, scope, *others)
+    await enter(request, key)
+    return key
+
+
+def require_scope(key: ApiKey, scope: str, *others: str) -> None:
+    """Raise a Problem (403) if the key has none of the scopes."""
     if scope not in key.scopes and not any(other in key.scopes for other in others):
         headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
         raise Problem(403, "insufficient_scope", f"This key lacks the scope {scope}.", headers=headers)
-    await _enter(request, key)
-    return key
 
 
 async def authorize_reader(request: Request) -> JobReader:
@@ -90,7 +95,7 @@ async def authorize_reader(request: Request) -> JobReader:
             detail = "The parameter token takes a job's token (`vgt_...`). An API key does not belong in an address."
         raise _unauthorized(detail)
     note_no_answers(request.scope)
-    await _enter(request, maker)
+    await enter(request, maker)
 
     async def token_is_live() -> bool:
         return await tokens.find(token or "", job_id) is not None
@@ -98,8 +103,8 @@ async def authorize_reader(request: Request) -> JobReader:
     return JobReader(maker, token_is_live)
 
 
-async def _enter(request: Request, key: ApiKey) -> None:
-    """Count the request for the app of its key."""
+async def enter(request: Request, key: ApiKey) -> None:
+    """Count the request for the app of its key. Raises LimitReached, ClientDisconnect."""
     request.scope[APP_KEY] = key.app
     if not await slot_of(request.scope).enter(key.app, lambda: _abandoned(request)):
         raise ClientDisconnect

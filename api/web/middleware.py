@@ -50,7 +50,7 @@ class _Sender:
 
     def __init__(self, scope: Scope, send: Send, request_id: bytes, clock: Clock) -> None:
         self._scope, self._send, self._clock = scope, send, clock
-        self._headers = [*_SECURITY_HEADERS, (b"x-request-id", request_id)]
+        self._headers = [*_SECURITY_HEADERS, (b"x-request-id", request_id), _NO_CONTENT_CSP]
         self._bodiless = scope["method"] == "HEAD"
         self.status = 0
         self.receipt: Receipt | None = None
@@ -64,8 +64,8 @@ class _Sender:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             sent = message.get("headers", ())
-            has_csp = _NO_CONTENT_CSP[0] in [name for name, _ in sent]  # /docs has its own
-            message["headers"] = [*sent, *self._headers] if has_csp else [*sent, *self._headers, _NO_CONTENT_CSP]
+            own = {name for name, _ in sent}  # /docs and the console have their own policies
+            message["headers"] = [*sent, *(header for header in self._headers if header[0] not in own)]
             emit("api.answered", http_status=self.status)
         elif not message.get("more_body") and (self._shows_answers() or (call is not None and call.whole)):
             self.receipt = Receipt(self._scope)

@@ -18,7 +18,10 @@ COMMANDS: Final = {
     "up": ("up",),
     "demo.command": ("demo",),
     "processes": ("api", "worker", "simulator"),
-    "jobs": ("submit", "get", "wait", "watch", "list", "cancel", "delete", "retry"),
+    "submit": ("submit",),
+    "jobs": ("get", "wait", "watch", "cancel", "delete", "retry", "rerun"),
+    "job_lists": ("list",),
+    "job_actions": ("actions",),
     "probe": ("probe",),
     "support_packet": ("support-packet", "status"),
     "webhooks": ("webhooks",),
@@ -32,6 +35,7 @@ COMMANDS: Final = {
     "health": ("health",),
     "store": ("store",),
     "keys": ("keys",),
+    "console": ("console",),
 }
 """The commands of each module of this package. A command imports only its own module: importing all takes 1 s."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,6 +42,15 @@ class MediaStrings:
         """Return which string a text stands for, or None."""
         prefix = f"data:,{self.mark}-"
         return int(text[len(prefix) :]) if text.startswith(prefix) else None
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all strings."""
+        return sum(len(piece) for pieces in self.strings for piece in pieces)
+
+    def restored(self, value: Any) -> Any:
+        """Return the value with the strings in it; it is changed in place."""
+        return _restored(value, self, [b"".join(pieces).decode("ascii") for pieces in self.strings])
 
     def put_back(self, canonical: bytes) -> Iterator[bytes]:
         """Yield JSON text with the strings in it, in pieces."""
@@ -80,9 +89,17 @@ def head_of(raw: bytes) -> bytes:
     return raw[-head_length(raw) : -_LENGTH.size]
 
 
-def without_media(given: Any) -> Any:
-    """Return the input without the member that names its strings."""
-    return {name: value for name, value in given.items() if name != _MEMBER} if isinstance(given, dict) else given
+def without_media(job_id: str, given: dict[str, Any]) -> Any:
+    """Return the input, opened from its head, with null for its strings. Raises ContentDamaged."""
+    try:
+        mark, sizes = given[_MEMBER]
+        return _restored(_without_member(given), MediaStrings(mark, []), [None] * len(sizes))
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise ContentDamaged(job_id, INPUT) from None
+
+
+def _without_member(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name != _MEMBER}
 
 
 async def open_input(cipher: JobCipher, job_id: str, raw: bytes) -> Any:
@@ -111,14 +128,14 @@ async def open_media(cipher: JobCipher, job_id: str, raw: bytes, given: Any) -> 
             strings.append("".join(pieces))
         if at != len(raw) - head_length(raw):
             raise ContentDamaged(job_id, INPUT)
-        return _restored(without_media(given), MediaStrings(mark, []), strings)
+        return _restored(_without_member(given), MediaStrings(mark, []), strings)
     except (KeyError, TypeError, ValueError, IndexError, struct.error):
         raise ContentDamaged(job_id, INPUT) from None
 
 
-def _restored(given: Any, media: MediaStrings, strings: list[str]) -> Any:
+def _restored(given: Any, media: MediaStrings, strings: Sequence[str | None]) -> Any:
     """Put the strings back into the value, in place."""
-    left = [given]
+    left = [given] if isinstance(given, dict | list) else []
     while left:
         one = left.pop()
         for name, inner in one.items() if isinstance(one, dict) else enumerate(one):

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.submission import digests_of, submit, uploaded
+from api.jobs.submission import digests_of, submit, uploaded, with_own_media
 from api.openai_compat.chat import openapi as docs
 from api.openai_compat.chat.chunk_sequence import ChunkSequence
 from api.openai_compat.chat.completion import completion_head, completion_of
@@ -85,14 +85,13 @@ async def _accept(request: Request) -> _Accepted:
     parsed = await context.large_work.run(key.app, body_size(request), parse, sent)
     slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
     meter = meter_of(context.settings, key)
-    digests = await digests_of(
-        context, key.app, parsed.job, body_size(request), repeatable=idem is not None, media=media
-    )
+    job, media = await with_own_media(context, key.app, parsed.job, media)
+    digests = await digests_of(context, key.app, job, body_size(request), repeatable=idem is not None, media=media)
     trace, base = trace_of(request.scope), base_url(request)
     try:
         async with uploaded(context, key.app, media) as upload:
             release_body(request.scope)
-            submission = partial(submit, context, key, parsed.job, digests, trace, idem, meter, base, **upload)
+            submission = partial(submit, context, key, job, digests, trace, idem, meter, base, **upload)
             stored, replayed = await submit_once(request, key, submission, expected=retries)
     except Problem as problem:
         raise with_chat_names(problem, parsed.origins) from None

@@ -17,7 +17,7 @@ _READ_AT_FIRST = 64 * 1024
 
 
 async def load(redis: ArqRedis, job_id: str, *, whole: bool = True) -> dict[str, Any] | None:
-    """Return the input for the model, or None if it was removed; unless `whole`, with placeholders for long strings.
+    """Return the input for the model, or None if it was removed; unless `whole`, with null for long strings.
 
     Raises KeyMissing, ContentDamaged, ContentNotSealed.
     """
@@ -29,7 +29,7 @@ async def load(redis: ArqRedis, job_id: str, *, whole: bool = True) -> dict[str,
     if not media.has_media(raw) or not isinstance(given, dict):
         return given
     if not whole:
-        found: dict[str, Any] = media.without_media(given)
+        found: dict[str, Any] = media.without_media(job_id, given)
         return found
     keyring = keyring_of(redis)
     cipher = keyring.plain("", job_id) if media.is_plain(raw) else (await ciphers_of(redis, [job_id]))[job_id]

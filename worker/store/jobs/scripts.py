@@ -18,7 +18,7 @@ from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import ALLOW_OOM, CONTENT_SIZE, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
-from worker.store.jobs.stored_job import Caller
+from worker.store.jobs.stored_job import AppLimits, Caller
 
 _ARQ_JOB: Final = "arq:job:"
 _MAX_INPUT_WITH_CLAIM: Final = 64 * 1024  # bytes of input that a claim returns; a larger one is read on its own
@@ -140,7 +140,8 @@ class Scripts:
         require_permissions(self._redis)
         job_key, rate = keys.job(job.id), meter.rate
         args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
-        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_OVERHEAD, size, job.id]
+        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
+        args += [size, app_quota.EVENTS_OF_A_LIFE, job.id]
         args += [keys.JOB, keys.job_input(""), keys.job_output("")]
         args += [caller.name, caller.turn] if caller else ["", "first"]
         args += [_callers_kept_ms(caller), ALIVE_MS, *flatten(commands)]
@@ -168,13 +169,21 @@ class Scripts:
         return SubmitReply("created")
 
     async def claim(
-        self, worker: str, limit: int, lease_ms: int, circuit: str, app_limit: int, refused: Iterable[str] = ()
+        self,
+        worker: str,
+        limit: int,
+        lease_ms: int,
+        circuit: str,
+        limits: AppLimits,
+        refused: Iterable[str] = (),
     ) -> ClaimReplies:
         """Claim jobs. `refused`: the apps whose records are not believed; they get the default limits."""
         require_permissions(self._redis)
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
         args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.job_input(""), _MAX_INPUT_WITH_CLAIM]
-        args += [keys.app_queue(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE, *refused]
+        args += [keys.app_queue(""), keys.slots(""), keys.app(""), limits.running, keys.PAUSE]
+        held = [part for pair in limits.held.items() for part in pair]
+        args += [limits.share, len(limits.held), *held, *refused]
         names = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
         names += [keys.RING, keys.RING_POSITION, keys.PAUSES]
         due, now, is_open, rows, apps = await self._claim(keys=names, args=args)

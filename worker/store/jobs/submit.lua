@@ -10,8 +10,8 @@
 --          remember_ms: how long
 --          interval_us: microseconds in which one token comes back ("0" = no limit)     capacity: tokens of a full bucket
 --          end_user: the end user's safety identifier ("" = none)
---          max_waiting, max_bytes, max_memory, overhead: the app's quota (app_quota.lua)
---          size: bytes of the job's content
+--          max_waiting, max_bytes, max_memory, per_job, per_event: the app's quota (app_quota.lua)
+--          size: bytes of the job's content     events: how many events it is counted with until it is measured
 --          job_id     job_prefix, input_prefix, output_prefix: prefixes of a job's hash, input and output
 --          caller: the request that will wait for the answer ("" = its client sends nothing again by itself)
 --          turn: "first" = it is no retry; "retry"; "late" = a retry that no longer waits for others to leave
@@ -25,12 +25,13 @@
 local idempotency, job, bucket, quarantine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local remembered, remember_ms, interval_us, capacity = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local queued, scheduled, sizes, due = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local end_user, size, job_id = ARGV[5], tonumber(ARGV[10]), ARGV[11]
-local bounds = {waiting = tonumber(ARGV[6]), bytes = tonumber(ARGV[7]), memory = tonumber(ARGV[8]), overhead = ARGV[9]}
-local prefixes = {ARGV[12], ARGV[13], ARGV[14]}
+local end_user, size, events, job_id = ARGV[5], tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
+local bounds = {waiting = tonumber(ARGV[6]), bytes = tonumber(ARGV[7]), memory = tonumber(ARGV[8]), per_job = ARGV[9],
+  per_event = ARGV[10]}
+local prefixes = {ARGV[14], ARGV[15], ARGV[16]}
 local callers, processes = KEYS[9], KEYS[10]
-local caller, turn, keep_ms, alive_ms = ARGV[15], ARGV[16], ARGV[17], ARGV[18]
-local count, first = tonumber(ARGV[19]), 20
+local caller, turn, keep_ms, alive_ms = ARGV[17], ARGV[18], ARGV[19], ARGV[20]
+local count, first = tonumber(ARGV[21]), 22
 if remembered ~= '' then
   local stored = redis.pcall('GET', idempotency)
   if type(stored) == 'table' then return {'SEEN', ''} end -- a key that can't be read: never a second job for it
@@ -46,10 +47,10 @@ end
 local quarantined = quarantine_of(quarantine, end_user)
 if quarantined then return {quarantined} end
 measure_due(sizes, due, prefixes, 8) -- each submit clears away more than it adds
-local limit, current = over_quota(queued, scheduled, sizes, bounds, size)
+local limit, current = over_quota(queued, scheduled, sizes, bounds, size, events)
 if limit and limit ~= 'jobs_waiting' then
   measure_due(sizes, due, prefixes, 200)
-  limit, current = over_quota(queued, scheduled, sizes, bounds, size)
+  limit, current = over_quota(queued, scheduled, sizes, bounds, size, events)
 end
 if limit then return {'FULL', limit, current} end
 local left, full_in, wait
@@ -65,6 +66,7 @@ if not done then
   error(problem)
 end
 if caller ~= '' then add_caller(callers, processes, job_id, caller, keep_ms, alive_ms) end
-call('HSET', sizes, job_id, string.format('%.0f', size))
-call('HINCRBY', sizes, 'total', string.format('%.0f', size))
+local bytes_before, events_before = stated(sizes, job_id)
+add_stated(sizes, size - bytes_before, events - events_before)
+call('HSET', sizes, job_id, string.format('%.0f %.0f', size, events))
 return {'OK', left, full_in}
