@@ -122,7 +122,8 @@ class Settings(BaseSettings):
     memory_reserve_percent: Annotated[int, Field(ge=0, le=50)] = 10
     shared_provider_state: Annotated[tuple[str, ...], NoDecode] = ()
     max_ahead_seconds: Annotated[int, Field(ge=3600, le=31_536_000)] = 30 * 86_400
-    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+    max_body_bytes: Annotated[int | None, Field(ge=1024, le=64 * 2**20)] = None
+    body_memory_bytes: Annotated[int, Field(ge=2**20, le=2**40)] = 64 * 2**20
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
     surface: Literal["api", "codex"] = "api"
@@ -247,6 +248,14 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """Return the address of Redis: the one that is set, else that of the embedded server of the data folder."""
         return self.redis_url or redis_address.socket_address(socket_path(self.data_dir))
+
+    @property
+    def body_limit(self) -> int:
+        return self.max_body_bytes or 2**20  # beside the images and files of a create
+
+    @property
+    def media_body_limit(self) -> int:
+        return self.max_body_bytes or 32 * 2**20
 
     @property
     def mark_file(self) -> Path:

@@ -166,6 +166,12 @@ async def _of_response(context: AppContext, app: str, earlier: Earlier, named: s
     if stored.job.status is not Status.COMPLETED:
         raise _problem(_PREVIOUS, "previous_response_not_completed", _ENDED)
     job_id, before = stored.job.id, stored.private.get("state") or {}
+    most, size = max(MAX_BYTES, context.settings.body_limit), await context.jobs.input_bytes(job_id)
+    if size > 2 * most:  # it is not read only to be refused; sealed and as JSON it is never twice as long
+        detail = (
+            f"The input of this response has {size} bytes; at most {most} can be continued. Send what is needed of it."
+        )
+        raise _problem(_PREVIOUS, "input_too_large", detail, 413)
     sent, answer = await context.jobs.load_input(job_id), await context.jobs.load_output(job_id)
     if sent is None or answer is None:
         raise _problem(_PREVIOUS, "previous_response_not_found", _GONE)
@@ -247,7 +253,7 @@ async def _own_job(context: AppContext, app: str, named: str) -> StoredJob | Non
 def _within_bounds(context: AppContext, earlier: Earlier) -> Earlier:
     found = [one for some in earlier.found.values() for one in some]
     own = 1 if isinstance(earlier.request.input, str) else len(earlier.request.input)
-    count, most = len(earlier.items) + len(found) + own, max(MAX_BYTES, context.settings.max_body_bytes)
+    count, most = len(earlier.items) + len(found) + own, max(MAX_BYTES, context.settings.body_limit)
     size = len(dumps([one.item for one in (*earlier.items, *found)]))
     if count <= MAX_ITEMS and size <= most:
         return earlier._replace(size=size)

@@ -5,7 +5,8 @@ Must not know how a request was read nor how a response looks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -23,9 +24,9 @@ from api.schema.requests import OWNED_PARAMS, EndUser, Submit
 from api.web.problems import Fault, Problem, bad_field, fault
 from api.web.rate_limit_headers import quota_of
 from worker.jobs.conversation import Conversation
-from worker.jobs.errors import ContentTooLarge, QueueFull, RateExceeded, Refused
+from worker.jobs.errors import ContentTooLarge, QueueFull, RateExceeded, Refused, StoreUnavailable
 from worker.jobs.events import Queued
-from worker.jobs.input_items import KeptItem
+from worker.jobs.input_items import MAX_BYTES, KeptItem
 from worker.jobs.record import Job
 from worker.jobs.request_references import ITEMS
 from worker.store.admission.rate_limit import RateMeter
@@ -33,6 +34,8 @@ from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
 from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
+from worker.store.jobs.uploads import Upload
+from worker.store.media import MediaStrings
 from worker.telemetry.tracing import publishing
 
 _DAY_S: Final = 86_400
@@ -48,19 +51,64 @@ class Digests(NamedTuple):
     """Of everything that an Idempotency-Key stands for; "" without one."""
 
 
-async def digests_of(context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool) -> Digests:
+async def digests_of(
+    context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool, media: MediaStrings | None = None
+) -> Digests:
     """Return the digests of a request of `size` bytes; `repeatable`: it has an Idempotency-Key."""
     secret = context.secrets.known(DIGEST)
     if secret is None:
         secret = await with_timeout(STORE_TIMEOUT_S, context.secrets.get(DIGEST))
-    return await context.large_work.run(app, size, _digests, secret, body, large=is_large(size), repeatable=repeatable)
+    options: dict[str, Any] = {"large": is_large(size), "media": media}
+    return await context.large_work.run(app, size, _digests, secret, body, options, repeatable=repeatable)
 
 
-def _digests(secret: bytes, body: Submit, *, large: bool, repeatable: bool) -> Digests:
+def _digests(secret: bytes, body: Submit, options: dict[str, Any], *, repeatable: bool) -> Digests:
     return Digests(
-        kept_secrets.input_digest(secret, {"model": body.model, **_input_of(body)}, large=large),
-        fingerprint(secret, body, large=large) if repeatable else "",
+        kept_secrets.input_digest(secret, {"model": body.model, **_input_of(body)}, **options),
+        fingerprint(secret, body, **options) if repeatable else "",
     )
+
+
+async def with_own_media(
+    context: AppContext, app: str, body: Submit, media: MediaStrings | None
+) -> tuple[Submit, MediaStrings | None]:
+    """Return (the request, the images and files that are to be uploaded).
+
+    A request that continues another one keeps them among its items, since later ones continue these. Raises a Problem
+    (413) if they are longer than what can be continued.
+    """
+    if media is None or not names_state(body):
+        return body, media
+    size, most = media.size, max(MAX_BYTES, context.settings.body_limit)
+    if size > most:
+        detail = (
+            f"The images and files of a request that continues another one have {size} bytes; at most {most} can be "
+            "continued. Begin anew, and send in `input` what is still needed."
+        )
+        raise Problem(413, "input_too_large", detail, [fault("/input", detail, "input_too_large")])
+    whole = await context.large_work.run(app, size, media.restored, body.input)
+    return body.model_copy(update={"input": whole}), None
+
+
+@asynccontextmanager
+async def uploaded(context: AppContext, app: str, media: MediaStrings | None) -> AsyncIterator[dict[str, Any]]:
+    """Store images and files before their job; give the arguments with which `submit` makes them part of it.
+
+    Gives {} if there are none. What is not part of a job at the end of the block is deleted. Raises StoreUnavailable.
+    """
+    if media is None:
+        yield {}
+        return
+    sizes = [len(pieces) for pieces in media.strings]
+    upload = await with_timeout(STORE_TIMEOUT_S, context.jobs.begin_upload(app, media.mark, media.size))
+    try:
+        for pieces in media.strings:
+            while pieces:
+                await with_timeout(STORE_TIMEOUT_S, upload.add(pieces.pop(0)))
+        yield {"upload": upload, "media_sizes": sizes}
+    finally:
+        with suppress(StoreUnavailable):
+            await with_timeout(STORE_TIMEOUT_S, upload.discard())
 
 
 PROMPT_OBJECTS_ENDED: Final = (
@@ -80,13 +128,16 @@ async def submit(
     base: str,
     *,
     caller: Caller | None = None,
+    upload: Upload | None = None,
+    media_sizes: Sequence[int] = (),
     rerun_of: Job | None = None,
     names: RequestNames | None = None,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
     `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
-    the request again. `rerun_of`: the job that it runs again. `names`: those of the request, if it has several jobs.
+    the request again. `upload`: the strings for which placeholders stand in the request; `media_sizes`: the pieces of
+    each. `rerun_of`: the job that it runs again. `names`: those of the request, if it has several jobs.
     """
     if idempotency_key is not None and names_state(body):  # what it continues may have changed since the first request
         repeated = await context.jobs.find_repeated(key.app, idempotency_key, digests.request)
@@ -99,7 +150,7 @@ async def submit(
         if rerun_of is not None:
             series = {"rerun_of": rerun_of.id, "rerun_root": rerun_of.rerun_root or rerun_of.id}
             new = replace(new, fact=new.fact.evolve(optional=series))
-        new = replace(new, caller=caller) if caller is not None else new
+        new = replace(new, caller=caller, upload=upload, media_sizes=list(media_sizes))
         own: list[KeptItem] = []
         if earlier.continues:
             new, own = await _continuing(context, key.app, new, body, earlier)
@@ -118,7 +169,8 @@ async def _continuing(
     job_id = context.jobs.new_id()
     whole, known, own = earlier.whole(body, job_id)
     secret, size = await context.secrets.get(DIGEST), earlier.size
-    digests = await context.large_work.run(app, size, _digests, secret, whole, large=is_large(size), repeatable=False)
+    options = {"large": is_large(size), "media": None}
+    digests = await context.large_work.run(app, size, _digests, secret, whole, options, repeatable=False)
     made = replace(
         new,
         fact=new.fact.model_copy(update={"input_digest": digests.input}),
@@ -285,13 +337,13 @@ async def identifier(context: AppContext, app: str, end_user: str | None) -> str
     return kept_secrets.safety_identifier(await context.secrets.get(IDENTIFIER), app, end_user)
 
 
-def fingerprint(secret: bytes, body: Submit, *, large: bool = False) -> str:
+def fingerprint(secret: bytes, body: Submit, *, large: bool = False, media: MediaStrings | None = None) -> str:
     """Return a keyed digest of the request that is the same for every spelling of it: with defaults, and without the
     params that Vigil sets itself.
     """
     normalised: dict[str, Any] = body.model_dump(mode="json", exclude={"input", "params", "idempotency_key"})
     normalised |= {"input": body.input, "params": body.passed_params(), "store": _is_stored(body)}
-    return kept_secrets.input_digest(secret, normalised, large=large)
+    return kept_secrets.input_digest(secret, normalised, large=large, media=media)
 
 
 def require_future(until: datetime | None, context: AppContext) -> None:

@@ -21,7 +21,7 @@ from worker.store.values import report_unreadable
 async def load_input(context: AppContext, stored: StoredJob) -> tuple[StoredJob, dict[str, Any] | None]:
     """Return (the job, its input); if that can't be read, None, and the job is marked. Raises KeyMissing."""
     try:
-        return stored, await context.jobs.load_input(stored.job.id)
+        return stored, await context.jobs.load_request(stored.job.id)
     except RecordUnreadable as error:
         report_unreadable(error)
     except ContentDamaged:

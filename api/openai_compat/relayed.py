@@ -77,7 +77,7 @@ async def _relay(request: Request, path: str, seconds: float) -> dict[str, Any]:
     refuse_dry_run(request)
     if context.settings.upstream == "chat":
         raise Problem(404, "not_supported_by_provider", _CHAT)
-    sent = await read_json(request, context.settings.max_body_bytes)
+    sent = await read_json(request, context.settings.body_limit)
     body = await with_deadline(request, _provider_body(request, context, key, sent))
     digesting = context.large_work.run
     secret = await with_deadline(request, context.secrets.get(DIGEST))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
-from api.jobs.submission import digests_of, submit
+from api.jobs.submission import digests_of, submit, uploaded, with_own_media
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute
@@ -31,7 +31,8 @@ from api.schema.documented_route import Routes
 from api.schema.requests import EmptyBody
 from api.schema.views import dumps
 from api.web.auth import authorize, bearer_token, load_own_job
-from api.web.body import body_size, read_json, read_optional_json
+from api.web.body import body_size, read_optional_json
+from api.web.large_body import read_json_with_media, release_body
 from api.web.params import base_url, idempotency_key, query_params, refuse_dry_run
 from api.web.problems import Problem, bad_parameter, not_found
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
@@ -61,32 +62,47 @@ _MAX_DIGITS: Final = 10
 @routes.post("/v1/responses", docs.CREATE)
 async def create(request: Request) -> Response:
     """Submits a job; responds at once (`background`), as a stream (`stream`), or when it is terminal."""
+    accepted = await _accept(request)
+    if accepted.stream:
+        return _event_stream(request, accepted.stored, -1, accepted.headers)
+    if not accepted.background:
+        return await _wait_for_response(request, accepted.stored, accepted.headers)
+    view = await with_timeout(STORE_TIMEOUT_S, _view(request, accepted.stored))
+    return json_response(view, headers=accepted.headers | job_headers(accepted.stored.job))
+
+
+class _Accepted(NamedTuple):
+    """The job of a create, and how its response is requested; the body of the request is no longer held."""
+
+    stored: StoredJob
+    headers: dict[str, str]
+    background: bool
+    stream: bool
+
+
+async def _accept(request: Request) -> _Accepted:
     key, context = await authorize(request, "submit"), context_of(request)
     refuse_dry_run(request)
     idem = idempotency_key(request)
     retries = expect_retries(request, idem)
-    sent = await read_json(request, context.settings.max_body_bytes)
+    sent, media = await read_json_with_media(request)
     parsed = await context.large_work.run(key.app, body_size(request), parse_request, sent)
     if parsed.stream or not parsed.background:  # before the job is accepted: its caller does not look for it later
         slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
     meter = meter_of(context.settings, key)
-    digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
-    submission = partial(
-        submit, context, key, parsed.job, digests, trace_of(request.scope), idem, meter, base_url(request)
-    )
-    stored, replayed = await submit_once(request, key, submission, expected=retries)
+    job, media = await with_own_media(context, key.app, parsed.job, media)
+    digests = await digests_of(context, key.app, job, body_size(request), repeatable=idem is not None, media=media)
+    trace, base = trace_of(request.scope), base_url(request)
+    async with uploaded(context, key.app, media) as upload:
+        release_body(request.scope)
+        submission = partial(submit, context, key, job, digests, trace, idem, meter, base, **upload)
+        stored, replayed = await submit_once(request, key, submission, expected=retries)
     headers = (
         {"X-Vigil-Job": stored.job.id}
         | ({"Idempotent-Replayed": "true"} if replayed else {})
         | rate_limit_headers(meter)
     )
-    if parsed.stream:
-        return _event_stream(request, stored, -1, headers)
-    if not parsed.background:
-        return await _wait_for_response(request, stored, headers)
-    return json_response(
-        await with_timeout(STORE_TIMEOUT_S, _view(request, stored)), headers=headers | job_headers(stored.job)
-    )
+    return _Accepted(stored, headers, parsed.background, parsed.stream)
 
 
 @routes.get(docs.RESPONSE, docs.RETRIEVE)
@@ -127,7 +143,7 @@ async def list_input_items(request: Request) -> Response:
     """Lists all that the model was asked, with what the response continues."""
     key = await authorize(request, "read", "submit")
     stored = await _load_own(request, key)
-    sent = await with_deadline(request, context_of(request).jobs.load_input(stored.job.id))
+    sent = await with_deadline(request, context_of(request).jobs.load_request(stored.job.id))
     if sent is None:
         raise Problem(410, "content_expired", "The input of this response is no longer kept.")
     return json_response(page_view(request, kept_input(stored.job.id, sent)))
@@ -144,7 +160,7 @@ async def _cancel_and_wait(request: Request, stored: StoredJob, key: ApiKey) -> 
     """Return the job once it has ended, or after 5 s."""
     context = context_of(request)
     query_params(request)
-    validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
+    validate(EmptyBody, await read_optional_json(request, context.settings.body_limit))
     await with_deadline(request, context.job_control.request_cancel(stored.job.id, key.id))
     try:
         return await wait_for(request, wait_until(context, stored, TERMINAL.__contains__, _CANCEL_WAIT_S))

@@ -48,7 +48,7 @@ async def rerun_job(request: Request) -> Response:
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
     idem, meter = idempotency_key(request), meter_of(context.settings, key)
-    validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
+    validate(EmptyBody, await read_optional_json(request, context.settings.body_limit))
     old = await load_own_job(request, key)
     running = rerun(context, key, old, trace_of(request.scope), idem, meter, base_url(request))
     stored, replayed = await with_deadline(request, running)
@@ -84,7 +84,7 @@ async def act_on_jobs(request: Request) -> Response:
     """
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
-    wanted = validate(JobActionsRequest, await read_json(request, context.settings.max_body_bytes))
+    wanted = validate(JobActionsRequest, await read_json(request, context.settings.body_limit))
     if wanted.filter is not None:
         require_scope(key, "read")
     meter = meter_of(context.settings, key)

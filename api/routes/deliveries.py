@@ -63,7 +63,7 @@ async def redeliver(request: Request) -> Response:
     """Sends the same bytes under the same id with a new signature; a failure does not change the schedule."""
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
-    validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
+    validate(EmptyBody, await read_optional_json(request, context.settings.body_limit))
     stored, message_id = await load_own_job(request, key), str(request.path_params["message_id"])
     rows = await with_deadline(request, context.outbox.of_job(stored.job.id))
     by_id = {message.id: (message, deliveries) for message, deliveries in rows}

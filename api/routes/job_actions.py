@@ -58,7 +58,7 @@ async def cancel_job(request: Request) -> Response:
     """Cancels a waiting job at once, requests a running one to stop, and leaves a settled one as it is."""
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
-    validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
+    validate(EmptyBody, await read_optional_json(request, context.settings.body_limit))
     stored = await load_own_job(request, key)
     job, under_way = await with_deadline(request, context.job_control.request_cancel(stored.job.id, key.id))
     shown = await with_deadline(request, view_job(request, replace(stored, job=job)))
@@ -82,7 +82,7 @@ async def accept_offer(request: Request) -> Response:
     """Continues the job on the offered model; 409 without an open offer of that model, and always after a block."""
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
-    accepted = validate(OfferAcceptance, await read_optional_json(request, context.settings.max_body_bytes))
+    accepted = validate(OfferAcceptance, await read_optional_json(request, context.settings.body_limit))
     stored = await load_own_job(request, key)
     job = await with_deadline(request, context.job_control.accept_offer(stored.job.id, accepted.model, key.id))
     shown = await with_deadline(request, view_job(request, replace(stored, job=job)))

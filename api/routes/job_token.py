@@ -40,7 +40,7 @@ async def create_job_token(request: Request) -> Response:
     key, context = await authorize(request, "read", "submit"), context_of(request)
     query_params(request)
     longest = context.settings.job_token_seconds
-    asked_for = validate(JobTokenRequest, await read_optional_json(request, context.settings.max_body_bytes)).seconds
+    asked_for = validate(JobTokenRequest, await read_optional_json(request, context.settings.body_limit)).seconds
     if asked_for is not None and asked_for > longest:
         rows = [fault("/seconds", f"must be at most {longest} (VIGIL_JOB_TOKEN_SECONDS)", "less_than_equal")]
         raise Problem(422, "validation_error", "Some fields can't be used as sent.", rows)

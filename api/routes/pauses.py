@@ -42,7 +42,7 @@ async def pause(request: Request) -> Response:
     """Pauses a scope. Nothing in it starts after the response is sent."""
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
-    body = validate(PauseRequest, await read_json(request, context.settings.max_body_bytes))
+    body = validate(PauseRequest, await read_json(request, context.settings.body_limit))
     require_future(body.until, context)
     if body.scope == "model":  # a misspelt name would pause nothing, silently
         require_known(context, [("/name", body.name)])
@@ -69,7 +69,7 @@ async def resume(request: Request) -> Response:
     """Ends a pause. Idempotent."""
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
-    body = validate(PauseTarget, await read_json(request, context.settings.max_body_bytes))
+    body = validate(PauseTarget, await read_json(request, context.settings.body_limit))
     kind, name = await with_deadline(request, _stored_scope(context, key, body))
     resumed, released = await with_deadline(request, context.pauses.resume(kind, name))
     if resumed:

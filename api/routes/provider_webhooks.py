@@ -80,7 +80,7 @@ async def _read_body(request: Request, context: AppContext) -> bytes:
     """Return the body; raise a Problem if it is too long, or takes too long although others wait for their turn."""
     try:
         async with context.webhook_turns.turn():
-            return await read_body(request, min(_MAX_BODY_BYTES, context.settings.max_body_bytes))
+            return await read_body(request, min(_MAX_BODY_BYTES, context.settings.body_limit))
     except TimeoutError:
         detail = "The body did not arrive in time; send it again."
         raise Problem(408, "request_timeout", detail, headers={"Connection": "close"}) from None

@@ -71,7 +71,7 @@ async def add_quarantine(request: Request) -> Response:
     """Puts an end user in quarantine. It is in force when the response is sent."""
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
-    sent = await read_json(request, context.settings.max_body_bytes)
+    sent = await read_json(request, context.settings.body_limit)
     body = validate(QuarantineRequest, sent)
     require_future(body.until, context)
     adding = quarantining.quarantine_end_user(context, key, body.end_user, body.reason, body.until)

@@ -70,7 +70,7 @@ async def probe(request: Request) -> Response:
     await authorize(request, "ops")
     query_params(request)
     context = context_of(request)
-    validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
+    validate(EmptyBody, await read_optional_json(request, context.settings.body_limit))
     found = bool(await with_deadline(request, context.deployment.workers()))
     if found:
         probing = context.deployment.request_probe(_PROBE_TIMEOUT_S)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api.jobs.dry_run import dry_run
 from api.jobs.long_poll import wait_until
 from api.jobs.provider_state import hosts_of_jobs
-from api.jobs.submission import digests_of, submit
+from api.jobs.submission import digests_of, submit, uploaded, with_own_media
 from api.runtime.context import AppContext, context_of
 from api.runtime.name_check import RequestNames
 from api.runtime.request_limits import LimitReached
@@ -27,6 +27,7 @@ from api.schema.views import dumps
 from api.web.auth import authorize
 from api.web.body import body_size, read_json
 from api.web.forwarded import prefix
+from api.web.large_body import read_json_with_media, release_body
 from api.web.params import base_url, idempotency_key, preferred_wait, query_params
 from api.web.problems import Problem, bad_parameter, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
@@ -37,6 +38,7 @@ from api.web.waiting import wait_for
 from worker.jobs.errors import QueueFull, RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL
 from worker.jobs.view_schema import JobView
+from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
 from worker.webhooks.guard import AddressPolicy
@@ -75,12 +77,10 @@ async def submit_one(request: Request) -> Response:
     only_checked = _flag("dry_run", query_params(request, "dry_run").get("dry_run"))
     context = context_of(request)
     meter = meter_of(context.settings, key)
-    body = validate(Submit, await read_json(request, context.settings.max_body_bytes))
     if only_checked:
+        body = validate(Submit, await read_json(request, context.settings.body_limit))
         return json_response(await with_deadline(request, dry_run(context, key, body)))
-    digests = await digests_of(context, key.app, body, body_size(request), repeatable=idem is not None)
-    submitting = submit(context, key, body, digests, trace_of(request.scope), idem, meter, base_url(request))
-    stored, replayed = await with_deadline(request, submitting)
+    stored, replayed = await _accept(request, key, idem, meter)
     location = f"{prefix(request.scope)}/v1/jobs/{stored.job.id}"
     headers = {"Location": location, "Vary": "Prefer", **rate_limit_headers(meter)}
     if replayed:
@@ -90,6 +90,18 @@ async def submit_one(request: Request) -> Response:
         headers |= {"Preference-Applied": f"wait={wait:g}"} if waited else {}
     status = 200 if wait is not None and stored.job.settled else 202
     return json_response(await _view(request, stored), status, headers | job_headers(stored.job))
+
+
+async def _accept(request: Request, key: ApiKey, idem: str | None, meter: RateMeter) -> tuple[StoredJob, bool]:
+    """Return (the job, whether it existed already); the body of the request is no longer held then."""
+    context = context_of(request)
+    sent, media = await read_json_with_media(request)
+    body, media = await with_own_media(context, key.app, validate(Submit, sent), media)
+    digests = await digests_of(context, key.app, body, body_size(request), repeatable=idem is not None, media=media)
+    trace, base = trace_of(request.scope), base_url(request)
+    async with uploaded(context, key.app, media) as upload:
+        release_body(request.scope)
+        return await with_deadline(request, submit(context, key, body, digests, trace, idem, meter, base, **upload))
 
 
 def _flag(name: str, value: str | None) -> bool:
@@ -140,7 +152,7 @@ async def submit_batch(request: Request) -> Response:
     key = await authorize(request, "submit")
     idem, context = idempotency_key(request), context_of(request)
     query_params(request)
-    jobs = validate(BatchRequest, await read_json(request, context.settings.max_body_bytes)).jobs
+    jobs = validate(BatchRequest, await read_json(request, context.settings.body_limit)).jobs
     batch = _Batch(request, context, key, idem)
     policy, size = AddressPolicy.of(context.settings), body_size(request)
     hosts, sizes = await context.large_work.run(key.app, size, _hosts_and_sizes, policy, jobs)

@@ -60,7 +60,7 @@ async def describe_support_packet(request: Request) -> Response:
     """Adds the app's own description. Secrets are removed from it, and it is not stored."""
     key, context = await authorize(request, "read"), context_of(request)
     query_params(request)
-    described = validate(SupportPacketRequest, await read_json(request, context.settings.max_body_bytes))
+    described = validate(SupportPacketRequest, await read_json(request, context.settings.body_limit))
     return await _packet(request, await load_own_job(request, key), redact(described.description))
 
 

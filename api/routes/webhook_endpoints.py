@@ -103,7 +103,7 @@ async def create_endpoint(request: Request) -> Response:
     """Creates an endpoint, which receives every event from now on."""
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
-    body = validate(NewEndpoint, await read_json(request, context.settings.max_body_bytes))
+    body = validate(NewEndpoint, await read_json(request, context.settings.body_limit))
     secret = new_secret(context.clock.random_bytes(_SECRET_BYTES))
     creating = context.endpoints.create(
         key.app,
@@ -155,7 +155,7 @@ async def change_endpoint(request: Request) -> Response:
     """Changes an endpoint. A paused one receives nothing, and everything it missed once it is active again."""
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
-    body = validate(EndpointChange, await read_json(request, context.settings.max_body_bytes))
+    body = validate(EndpointChange, await read_json(request, context.settings.body_limit))
     changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
     if "url" in changes:
         changes["url"] = check_webhook_url(changes["url"], context.settings, "/url")
@@ -198,7 +198,7 @@ async def rotate_secret(request: Request) -> Response:
     """Replaces the secret. For 24 hours each message carries two signatures."""
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)
-    validate(EmptyBody, await read_optional_json(request, context.settings.max_body_bytes))
+    validate(EmptyBody, await read_optional_json(request, context.settings.body_limit))
     secret = new_secret(context.clock.random_bytes(_SECRET_BYTES))
     endpoint = await with_deadline(request, context.endpoints.rotate(key.app, _endpoint_id(request), secret, key.id))
     return json_response(_with_secret(endpoint, secret))

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from api.runtime.audit_access import AuditAccess
 from api.runtime.background_work import BackgroundWork
+from api.runtime.body_budget import BodyBudget
 from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
 from api.runtime.console_sessions import ConsoleSessions
@@ -108,6 +109,7 @@ class AppContext:
     readiness: SharedCall[str]
     webhook_turns: BoundedTurns
     request_limits: RequestLimits
+    body_budget: BodyBudget
     large_work: LargeWork
     background: BackgroundWork
     content_reads: ContentReads
@@ -170,6 +172,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
         request_limits=request_limits,
+        body_budget=BodyBudget(settings.body_memory_bytes),
         large_work=LargeWork(request_limits.is_shared),
         background=background,
         content_reads=ContentReads(redis, clock),

@@ -50,7 +50,7 @@ class Conversations:
     def __init__(self, documents: ConversationDocuments, jobs: Jobs, clock: Clock, settings: Settings) -> None:
         self._documents, self._jobs, self._clock = documents, jobs, clock
         self._keep, self._max_wait = settings.result_ttl, settings.max_ahead_seconds
-        self._most = max(MAX_BYTES, settings.max_body_bytes)
+        self._most = max(MAX_BYTES, settings.body_limit)
 
     async def create(
         self, app: str, items: Sequence[dict[str, object]], metadata: dict[str, str], quota: AppQuota

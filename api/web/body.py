@@ -6,6 +6,7 @@ A large body is parsed beside the event loop. Every step is linear in the body's
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -23,11 +24,16 @@ _HASH_KEY = "vigil.body_hash"
 
 async def read_body(request: Request, limit: int) -> bytes:
     """Return the body; raise a Problem (413) as soon as it is known to be longer than `limit` bytes."""
+    return b"".join([chunk async for chunk in read_chunks(request, limit)])
+
+
+async def read_chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """Yield the body as it comes; raise a Problem (413) as soon as it is known to be longer than `limit` bytes."""
     if any(
         declared.isdigit() and int(declared) > limit for declared in header_values(request.scope, b"content-length")
     ):
         raise _too_large(limit)
-    chunks, size, more, slot = list[bytes](), 0, True, slot_of(request.scope)
+    size, more, slot = 0, True, slot_of(request.scope)
     hashed = request.scope.get(_HASH_KEY)
     while more:
         if not body_has_begun(request.scope):
@@ -39,11 +45,10 @@ async def read_body(request: Request, limit: int) -> bytes:
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)
-        chunks.append(chunk)
         if hashed is not None:
             hashed.update(chunk)
+        yield chunk
     await slot.resume()
-    return b"".join(chunks)
 
 
 async def read_json(request: Request, limit: int) -> Any:
@@ -52,7 +57,7 @@ async def read_json(request: Request, limit: int) -> Any:
     Raises a Problem: 415 if it is not declared as JSON, 400 if it is not JSON, 422 if it is JSON that `parse_json`
     refuses.
     """
-    _check_type(request)
+    check_json_type(request)
     return await parse_body(request, await read_body(request, limit), limit)
 
 
@@ -61,15 +66,20 @@ async def read_optional_json(request: Request, limit: int) -> Any:
     raw = await read_body(request, limit)
     if not raw:
         return {}
-    _check_type(request)
+    check_json_type(request)
     return await parse_body(request, raw, limit)
 
 
 async def parse_body(request: Request, raw: bytes, limit: int) -> Any:
     """Return a body that was read as JSON values; raise a Problem if `parse_json` refuses it."""
-    request.scope[_SIZE_KEY] = len(raw)
+    note_size(request, len(raw))
     app = request.scope.get(APP_KEY, "")
     return await context_of(request).large_work.run(app, len(raw), parse_json, raw, limit)
+
+
+def note_size(request: Request, size: int) -> None:
+    """Record how many bytes the request has brought."""
+    request.scope[_SIZE_KEY] = size
 
 
 def body_size(request: Request) -> int:
@@ -89,7 +99,8 @@ def body_hash(request: Request) -> bytes:
     return digest
 
 
-def _check_type(request: Request) -> None:
+def check_json_type(request: Request) -> None:
+    """Raise a Problem (415) if the body is not declared as JSON."""
     sent = header_values(request.scope, b"content-type")
     kind, _, rest = (sent[0] if len(sent) == 1 else "").lower().partition(";")
     kind, rest = kind.strip(), rest.strip().replace('"', "")
@@ -101,4 +112,4 @@ def _check_type(request: Request) -> None:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(413, "body_too_large", f"The body is longer than {limit} bytes.")
+    return Problem(413, "body_too_large", f"The body is longer than {limit} bytes (VIGIL_MAX_BODY_BYTES).")

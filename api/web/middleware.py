@@ -18,6 +18,7 @@ from api.runtime.context import AppContext
 from api.runtime.request_limits import RequestSlot, set_slot
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.web.callers import OpenCall, call_of
+from api.web.large_body import release_body
 from api.web.params import header_values
 from api.web.problems import Problem, problem_of
 from api.web.receipt import Receipt, noted_answers
@@ -119,6 +120,7 @@ class RequestMiddleware:
                 with suppress(_HeadAnswered):
                     await self._respond(problem, scope)(scope, receive, sender)
         finally:
+            release_body(scope)
             slot.leave()
 
     async def _record_read(self, answers: list[str]) -> None:

@@ -56,7 +56,7 @@ async def test_a_job_that_redis_can_never_take_is_a_named_413_and_leaves_nothing
         client = await api.client()
         await submitted(client)
         used = (await redis.info("memory"))["used_memory_startup"]
-        await redis.config_set(setting, str(2**20 if setting == "proto-max-bulk-len" else used + 400_000))
+        await redis.config_set(setting, str(2**20 if setting == "proto-max-bulk-len" else used + 600_000))
         before = set(await redis.keys("vigil:*")) if setting == "proto-max-bulk-len" else None
         answer = await client.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": "k"})
         assert (answer.status_code, answer.json()["code"]) == (413, "input_too_large")

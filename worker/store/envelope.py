@@ -4,6 +4,7 @@ The layout of a sealed value, by its first byte (`1` is plain JSON, see codec):
 
     2 | nonce 12 | ciphertext                                    content of a job, under the job's key
     3 | kid 4 | nonce 12 | wrapped key 48 | nonce 12 | ciphertext   the same, together with the wrapped key of the job
+    5 | length 4 | a sealed value | …                               an input with long strings (media.py)
     4 | kid 4 | nonce 12 | ciphertext                            what belongs to no job, under a key derived for that
 
 With master keys nothing plain opens: whoever can write to Redis could put it there. `accept_plain` is for the time in
@@ -117,6 +118,22 @@ class JobCipher:
             )
         except (InvalidTag, ValueError):
             raise ContentDamaged(self._job_id, field) from None
+
+    def seal_bytes(self, field: str, raw: bytes) -> bytes:
+        """Encrypt bytes of the job's content; without a key they stay as they are."""
+        if self._cipher is None:
+            return raw
+        nonce = self._random(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, raw, self._name(field))
+
+    def unseal_bytes(self, field: str, raw: bytes) -> bytes:
+        """Decrypt bytes of the job's content. Raises ContentDamaged."""
+        if self._cipher is None:
+            return raw
+        try:
+            return self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], self._name(field))
+        except (InvalidTag, ValueError):
+            raise ContentDamaged(self._job_id, field.partition(":")[0]) from None
 
     def _name(self, field: str) -> bytes:
         name = self._names.get(field)

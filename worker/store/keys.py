@@ -74,6 +74,10 @@ def job_input(job_id: str) -> str:
     return "vigil:in:" + job_id
 
 
+def upload(job_id: str) -> str:
+    return "vigil:upload:" + job_id
+
+
 def job_output(job_id: str) -> str:
     return "vigil:out:" + job_id
 

@@ -32,7 +32,7 @@ async def show_prompt(visit: Visit) -> Page:
     """Show what the job asks the model."""
     stored = await load_own_job(visit.request, visit.key)
     await with_deadline(visit.request, record_look(visit.context, visit.key, visit.session.token, stored, "prompt"))
-    found = await with_deadline(visit.request, visit.context.jobs.load_input(stored.job.id)) or {}
+    found = await with_deadline(visit.request, visit.context.jobs.load_request(stored.job.id)) or {}
     parts = [_part("Instructions", found.get("instructions")), _part("Input", found.get("input"))]
     parts.append(_part("Parameters", found.get("params")))
     return _page(stored.job.id, "Prompt", "prompt", parts)

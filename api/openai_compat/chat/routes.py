@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.submission import digests_of, submit
+from api.jobs.submission import digests_of, submit, uploaded, with_own_media
 from api.openai_compat.chat import openapi as docs
 from api.openai_compat.chat.chunk_sequence import ChunkSequence
 from api.openai_compat.chat.completion import completion_head, completion_of
@@ -28,7 +28,8 @@ from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.documented_route import Routes
 from api.schema.views import dumps
 from api.web.auth import authorize, bearer_token
-from api.web.body import body_size, read_json
+from api.web.body import body_size
+from api.web.large_body import read_json_with_media, release_body
 from api.web.params import base_url, idempotency_key, refuse_dry_run
 from api.web.problems import Problem, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
@@ -54,33 +55,50 @@ async def create(request: Request) -> Response:
     """Submits a job; responds as a stream (`stream`), or when the job has ended. A client that leaves does not stop
     it.
     """
+    accepted = await _accept(request)
+    stored, headers = accepted.stored, accepted.headers
+    if not accepted.stream:
+        return await _wait_for_completion(request, stored, headers)
+    chunks = ChunkSequence(stored.job, include_usage=accepted.include_usage)
+    stream = ResponseStream(context_of(request), bearer_token(request) or "", stored, events=chunks)
+    stream.on_whole_answer = partial(note_answer, request.scope, stored.job)
+    served = job_headers(stored.job) if stored.job.settled else {}
+    return ChunkedResponse(stream.run(), headers=headers | served)
+
+
+class _Accepted(NamedTuple):
+    """The job of a create, and how its completion is requested; the body of the request is no longer held."""
+
+    stored: StoredJob
+    headers: dict[str, str]
+    stream: bool
+    include_usage: bool
+
+
+async def _accept(request: Request) -> _Accepted:
     key, context = await authorize(request, "submit"), context_of(request)
     refuse_dry_run(request)
     idem = idempotency_key(request)
     retries = expect_retries(request, idem)
-    sent = await read_json(request, context.settings.max_body_bytes)
+    sent, media = await read_json_with_media(request)
     parse = partial(parse_chat, carries_chat=context.settings.upstream == "chat")
     parsed = await context.large_work.run(key.app, body_size(request), parse, sent)
     slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
     meter = meter_of(context.settings, key)
-    digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
-    submission = partial(
-        submit, context, key, parsed.job, digests, trace_of(request.scope), idem, meter, base_url(request)
-    )
+    job, media = await with_own_media(context, key.app, parsed.job, media)
+    digests = await digests_of(context, key.app, job, body_size(request), repeatable=idem is not None, media=media)
+    trace, base = trace_of(request.scope), base_url(request)
     try:
-        stored, replayed = await submit_once(request, key, submission, expected=retries)
+        async with uploaded(context, key.app, media) as upload:
+            release_body(request.scope)
+            submission = partial(submit, context, key, job, digests, trace, idem, meter, base, **upload)
+            stored, replayed = await submit_once(request, key, submission, expected=retries)
     except Problem as problem:
         raise with_chat_names(problem, parsed.origins) from None
     headers = {"X-Vigil-Job": stored.job.id, **rate_limit_headers(meter)}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
-    if not parsed.stream:
-        return await _wait_for_completion(request, stored, headers)
-    chunks = ChunkSequence(stored.job, include_usage=parsed.include_usage)
-    stream = ResponseStream(context, bearer_token(request) or "", stored, events=chunks)
-    stream.on_whole_answer = partial(note_answer, request.scope, stored.job)
-    served = job_headers(stored.job) if stored.job.settled else {}
-    return ChunkedResponse(stream.run(), headers=headers | served)
+    return _Accepted(stored, headers, parsed.stream, parsed.include_usage)
 
 
 async def _wait_for_completion(request: Request, stored: StoredJob, headers: dict[str, str]) -> Response:

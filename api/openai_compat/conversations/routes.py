@@ -35,7 +35,7 @@ routes = Routes("openai", OpenAIRoute)
 async def create(request: Request) -> Response:
     """Creates a conversation of up to 20 items. It is kept as long as a result, from its last change on."""
     key, context = await authorize(request, "submit"), context_of(request)
-    sent = validate(ConversationRequest, await read_optional_json(request, context.settings.max_body_bytes))
+    sent = validate(ConversationRequest, await read_optional_json(request, context.settings.body_limit))
     items = sent.items or []
     await check_references(context, key.app, {}, items)
     creating = context.conversations.create(key.app, items, sent.metadata or {}, quota_of(context.settings, key))
@@ -53,7 +53,7 @@ async def retrieve(request: Request) -> Response:
 async def update(request: Request) -> Response:
     """Replaces the metadata."""
     key, context = await authorize(request, "submit"), context_of(request)
-    sent = validate(ConversationUpdate, await read_json(request, context.settings.max_body_bytes))
+    sent = validate(ConversationUpdate, await read_json(request, context.settings.body_limit))
     changing = context.conversations.set_metadata(key.app, _id(request), sent.metadata or {})
     return json_response(_view(await with_deadline(request, changing)))
 
@@ -71,7 +71,7 @@ async def delete(request: Request) -> Response:
 async def create_items(request: Request) -> Response:
     """Adds up to 20 items at the end, and returns them with their ids."""
     key, context = await authorize(request, "submit"), context_of(request)
-    sent = validate(ConversationItemsRequest, await read_json(request, context.settings.max_body_bytes))
+    sent = validate(ConversationItemsRequest, await read_json(request, context.settings.body_limit))
     await check_references(context, key.app, {}, sent.items)
     added = context.conversations.named(sent.items)
     changing = context.conversations.change(

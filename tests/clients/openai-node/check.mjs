@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import OpenAI from "openai";
-import { zodTextFormat } from "openai/helpers/zod";
+import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 import { feature, KEY, MODEL, run, URL } from "./checks.mjs";
 
@@ -106,6 +106,43 @@ feature("chat, streamed, tools", async () => {
   const stream = client.chat.completions.stream({ model: MODEL, messages, tools });
   const message = (await stream.finalChatCompletion()).choices[0].message;
   assert.equal(message.tool_calls[0].function.arguments, '{"city":"ok"}');
+}, { needs: "chat" });
+
+feature("chat: plain, structured, limits, errors, blocks", async () => {
+  const messages = [{ role: "user", content: "hello" }];
+  const plain = await client.chat.completions.create({ model: MODEL, messages });
+  assert.equal(plain.choices[0].finish_reason, "stop");
+  assert.ok(plain.choices[0].message.content);
+  const response_format = zodResponseFormat(Answer, "answer");
+  const parsed = await client.chat.completions.parse({ model: MODEL, messages, response_format });
+  assert.deepEqual(Answer.parse(parsed.choices[0].message.parsed), parsed.choices[0].message.parsed);
+  const ask = (content) => client.chat.completions.create({ model: MODEL, messages: [{ role: "user", content }] });
+  const tooLong = (error) => error.status === 413 && /VIGIL_MAX_BODY_BYTES/.test(error.message);
+  await assert.rejects(ask("x".repeat(2 ** 20)), tooLong);
+  await assert.rejects(client.chat.completions.create({ model: "none", messages }), OpenAI.NotFoundError);
+  const blocked = await ask("[[sim: check_then_block]] x");
+  assert.equal(blocked.choices[0].finish_reason, "content_filter");
+}, { needs: "chat" });
+
+feature("a large picture, in both APIs", async () => {
+  const image_url = `data:image/png;base64,${"iVBORw0KGgo".repeat(300_000)}`;
+  const input = [{ role: "user", content: [{ type: "input_image", image_url, detail: "auto" }] }];
+  assert.equal((await client.responses.create({ model: MODEL, input })).status, "completed");
+  const messages = [{ role: "user", content: [{ type: "image_url", image_url: { url: image_url } }] }];
+  assert.equal((await client.chat.completions.create({ model: MODEL, messages })).choices[0].finish_reason, "stop");
+}, { needs: "chat" });
+
+feature("given up and sent again, it is one job", async () => {
+  const hasty = new OpenAI({ baseURL: URL, apiKey: KEY, maxRetries: 20, timeout: 700 });
+  const content = "[[sim: silent_delay hold=200]] x";
+  const body = { model: MODEL, metadata: { ticket: `${Date.now()}` } };
+  const completion = await hasty.chat.completions.create({ ...body, messages: [{ role: "user", content }] });
+  assert.ok(completion.choices[0].message.content);
+  const answer = await hasty.responses.create({ ...body, input: content });
+  assert.equal(answer.status, "completed");
+  const jobs = await (await fetch(`${URL}/jobs?limit=100`, { headers: { Authorization: `Bearer ${KEY}` } })).json();
+  const ours = jobs.data.filter((job) => job.metadata.ticket === body.metadata.ticket);
+  assert.deepEqual(ours.map((job) => job.attempts.length), [1, 1]);
 }, { needs: "chat" });
 
 await run();

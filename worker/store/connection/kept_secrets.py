@@ -17,6 +17,7 @@ from worker.jobs.errors import RecordUnreadable
 from worker.store import codec, keys
 from worker.store.connection.pool import keyring_of
 from worker.store.errors import store_errors
+from worker.store.media import MediaStrings
 from worker.store.values import read
 
 IDENTIFIER: Final = "identifier"
@@ -64,11 +65,19 @@ def safety_identifier(secret: bytes, app: str, end_user: str) -> str:
     return hmac.digest(secret, f"{app}\0{end_user}".encode(), "sha256").hex()
 
 
-def input_digest(secret: bytes, request: Mapping[str, Any], *, large: bool = False) -> str:
+def input_digest(
+    secret: bytes, request: Mapping[str, Any], *, large: bool = False, media: MediaStrings | None = None
+) -> str:
     """Return a keyed digest of {model, input, instructions, params}: it proves a match and reveals nothing.
 
-    `large`: the request may be; then the work is cut into short calls, and the result is the same.
+    `large`: the request may be; then the work is cut into short calls, and the result is the same. `media`: the strings
+    for which placeholders stand in the request; the digest is that of the request with them.
     """
+    if media is not None:
+        with_media = hmac.new(secret, digestmod="sha256")
+        for piece in media.put_back(b"".join(canonical_pieces(dict(request)))):
+            with_media.update(piece)
+        return with_media.hexdigest()
     if not large:
         return hmac.digest(secret, canonical(dict(request)), "sha256").hex()
     digest = hmac.new(secret, digestmod="sha256")

@@ -31,13 +31,14 @@ from worker.store.connection import capacity
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
-from worker.store.envelope import INPUT, PRIVATE
+from worker.store.envelope import INPUT, PRIVATE, JobCipher
 from worker.store.errors import store_errors
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes
 from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.search_terms import first_terms, terms_command
 from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
+from worker.store.jobs.uploads import Upload
 from worker.telemetry.job_events import emit_committed
 
 _QUARANTINED: Final = (
@@ -81,7 +82,8 @@ class JobCreation:
         EarlierCallerWaits when a retry of an SDK comes while an identical request still waits, StoreUnavailable.
         """
         now = self._clock.now()
-        job_id = new.job_id or self.new_id()
+        upload = new.upload
+        job_id = upload.job_id if upload is not None else new.job_id or self.new_id()
         trail = [ev.event(1, now, job_id, new.fact)]
         job = fold.apply(None, trail[0])
         if new.fact.not_before is not None and new.fact.not_before > now:
@@ -89,16 +91,17 @@ class JobCreation:
             trail.append(ev.event(2, now, job_id, wait))
             job = fold.apply(job, trail[1])
         commands, _ = self._changes.commands(None, job, trail, chain.GENESIS)
-        cipher = self._keyring.new(job.app, job_id)
-        content = cipher.seal_with_key(PRIVATE, new.private), cipher.seal(INPUT, new.input)
-        commands.append(("HSET", keys.job(job_id), "priv", content[0]))
-        commands.append(("SET", keys.job_input(job_id), content[1]))
+        cipher = upload.cipher if upload is not None else self._keyring.new(job.app, job_id)
+        private = cipher.seal_with_key(PRIVATE, new.private)
+        commands.append(("HSET", keys.job(job_id), "priv", private))
+        input_commands, held = await _store_input(cipher, job_id, new)
+        commands = [*input_commands, *commands]
         commands.extend(await self._terms_commands(job, new.private))
         idem, remembered = "", ""
         if new.idempotency_key is not None:
             idem, remembered = keys.idempotency(job.app, _digest_of(new.idempotency_key)), f"{new.fingerprint} {job_id}"
         ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
-        size, held, quota = capacity.largest_argument(commands), sum(map(len, content)), new.quota
+        size, held, quota = capacity.largest_argument(commands), held + len(private), new.quota
         async with store_errors("take the job"):
             await capacity.must_fit(self._redis, size)
             try:
@@ -120,6 +123,17 @@ class JobCreation:
         if new.caller is not None:
             return await self._join(new, new.caller, reply.remembered)
         return await self._load_repeated(job.app, reply.remembered, new.fingerprint), True
+
+    async def begin_upload(self, app: str, mark: str, size: int) -> Upload:
+        """Return an upload for a job that is to be created; `size`: about how many bytes it will have.
+
+        Raises StoreUnavailable if Redis has too little memory left for it.
+        """
+        if self._memory is not None:
+            async with store_errors("take the job"):
+                await self._memory.admit(size)
+        job_id = self.new_id()
+        return Upload(self._redis, self._keyring.new(app, job_id), job_id, mark)
 
     def new_id(self) -> str:
         """Return the id of a job that may be created."""
@@ -176,6 +190,15 @@ class JobCreation:
             metadata = {}
         terms = first_terms(secret, job, metadata)
         return [terms_command(job, terms)] if terms else []
+
+
+async def _store_input(cipher: JobCipher, job_id: str, new: NewJob) -> tuple[list[Command], int]:
+    """Return (the commands that store the input, its bytes)."""
+    if new.upload is None:
+        content = cipher.seal(INPUT, new.input)
+        return [("SET", keys.job_input(job_id), content)], len(content)
+    await new.upload.finish(new.input, new.media_sizes)
+    return new.upload.commands(), new.upload.size
 
 
 def _digest_of(idempotency_key: str) -> str:

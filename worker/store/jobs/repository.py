@@ -39,8 +39,9 @@ from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
-from worker.store.envelope import INPUT, OUTPUT
+from worker.store.envelope import OUTPUT
 from worker.store.errors import store_errors
+from worker.store.jobs import inputs
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
@@ -57,6 +58,7 @@ from worker.store.jobs.stored_job import (
     stored_of,
     unreadable_of,
 )
+from worker.store.jobs.uploads import Upload
 from worker.store.values import valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import emit_committed
@@ -96,6 +98,10 @@ class Jobs:
             redis, clock, self._scripts, self.changes, self._keep, self.callers, self._secrets, memory, self.load
         )
         self._claims = JobClaims(redis, clock, self._scripts, self._reader, self._unreadable_jobs, self._remember)
+
+    async def begin_upload(self, app: str, mark: str, size: int) -> Upload:
+        """Return an upload for a job that is to be created; raises what `JobCreation.begin_upload` raises."""
+        return await self._creation.begin_upload(app, mark, size)
 
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
@@ -261,9 +267,16 @@ class Jobs:
 
     async def load_input(self, job_id: str) -> dict[str, Any] | None:
         """Return the input for the model (input, instructions, params), or None if it was removed."""
+        return await inputs.load(self._redis, job_id)
+
+    async def load_request(self, job_id: str) -> dict[str, Any] | None:
+        """Return the input as `load_input`, but with null for long images and files."""
+        return await inputs.load(self._redis, job_id, whole=False)
+
+    async def input_bytes(self, job_id: str) -> int:
+        """Return about how many bytes the input has, 0 if it was removed."""
         async with store_errors("read the input", keys.job_input(job_id)):
-            raw = await self._redis.get(keys.job_input(job_id))
-        return (await unseal_by_job(self._redis, INPUT, {job_id: raw})).get(job_id)
+            return int(await self._redis.strlen(keys.job_input(job_id)))
 
     async def load_output(self, job_id: str) -> dict[str, Any] | None:
         """Return the output of the model, or None if there is none."""

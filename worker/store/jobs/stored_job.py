@@ -16,6 +16,7 @@ from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.commands import Command
 from worker.store.connection.job_keys import require_object
 from worker.store.envelope import PRIVATE, MasterKeyring
+from worker.store.jobs.uploads import Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class NewJob:
     quota: AppQuota = field(default_factory=AppQuota)  # of its app
     job_id: str | None = None  # its id, if something names it already
     caller: Caller | None = None
+    upload: Upload | None = None  # the long strings of the input, which has placeholders for them
+    media_sizes: list[int] = field(default_factory=list)  # the pieces of each of them
 
 
 @dataclass(frozen=True, slots=True)

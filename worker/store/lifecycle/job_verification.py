@@ -17,11 +17,11 @@ from worker.audit.report import Report
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
-from worker.store import keys
+from worker.store import keys, media
 from worker.store.audit.trail import Trail
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, input_digest, output_digest
 from worker.store.connection.pool import keyring_of
-from worker.store.envelope import INPUT, OUTPUT, PRIVATE, MasterKeyring
+from worker.store.envelope import OUTPUT, PRIVATE, MasterKeyring
 from worker.store.errors import store_errors
 from worker.store.jobs.queue import script_fields
 from worker.store.jobs.unreadable_records import parse_events, read_job
@@ -30,6 +30,7 @@ from worker.store.values import pipeline_replies
 
 _PAGE: Final = 25  # with their content
 _SCAN: Final = 500
+_LARGE_INPUT: Final = 64 * 1024
 _LOOKS: Final = 3
 _REPLIES: Final = 6  # for each job
 
@@ -157,9 +158,11 @@ class JobVerification:
         if job.input_digest is None:
             return []
         try:
-            content = self._open(job, INPUT, found.private, raw)
+            cipher, _ = self._keyring.open(job.app, job.id, PRIVATE, found.private)
+            content = await media.open_input(cipher, job.id, raw)
             given = {"model": job.requested_model, **content}
-            same = input_digest(await self._secrets.get(DIGEST), given) == job.input_digest
+            large = len(raw) > _LARGE_INPUT
+            same = input_digest(await self._secrets.get(DIGEST), given, large=large) == job.input_digest
         except (ContentDamaged, TypeError, ValueError) as error:
             return [_damaged("prompt", error)]
         return [] if same else ["its prompt is not the one that was accepted"]

@@ -16,7 +16,7 @@ from arq.connections import ArqRedis
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
-from worker.store import codec, keys
+from worker.store import codec, keys, media
 from worker.store.admission.appeal_notes import note_name
 from worker.store.admission.quarantine import secret_name as end_user_name
 from worker.store.apps import app_content, dump_app, key_content, load_app, read_key, secret_name as app_secret
@@ -148,8 +148,10 @@ class StoreSealing:
         ]
         for key, field in ((keys.job_input(job_id), INPUT), (keys.job_output(job_id), OUTPUT)):
             raw = await self._redis.get(key)
-            if raw and codec.is_plain(raw):
-                commands.append(("SET", key, cipher.seal(field, codec.unseal(raw)), "XX", "KEEPTTL"))
+            if raw and media.is_plain(raw):
+                plain = JobCipher(job.app, job_id, self._clock.random_bytes)
+                content = await media.open_input(plain, job_id, raw) if field == INPUT else codec.unseal(raw)
+                commands.append(("SET", key, cipher.seal(field, content), "XX", "KEEPTTL"))
         verdict = await self._scripts.commit(job_id, job.version, "", self._clock.random_bytes(16).hex(), commands)
         self.counts["sealed" if verdict in ("OK", "DONE") else "changed_meanwhile"] += 1
         await self._messages(job, cipher)
