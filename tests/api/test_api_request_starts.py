@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import closing
 
+from builders import VAULT
 from hypothesis import given, strategies as st
 from measured_api import measured_api
 
@@ -60,7 +61,7 @@ async def test_the_next_burst_waits_as_the_first_one_did():
 
 def test_heads_of_many_new_connections_do_not_hold_the_loop_up(settings):
     """All at once and without a key."""
-    with measured_api(settings) as api:
+    with measured_api(settings, VAULT) as api:
         host, _, port = api.url.partition(":")
         request = f"GET /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\n\r\n".encode()
         wrong = b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n"
