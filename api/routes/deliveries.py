@@ -7,6 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.redelivery import redeliver_message
 from api.jobs.webhook_messages import message_views
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
@@ -69,9 +70,5 @@ async def redeliver(request: Request) -> Response:
     if message_id not in by_id:
         raise Problem(404, "message_not_found", "The job has no such message.")
     message, deliveries = by_id[message_id]
-    if message.endpoint:
-        endpoints = await with_deadline(request, context.endpoints.of_app(key.app))
-        if not any(one.id in (message.endpoint, *message.shared_with) and one.state != "gone" for one in endpoints):
-            raise Problem(409, "endpoint_gone", "The endpoint is gone; PATCH its state to active first.")
-    message = await with_deadline(request, context.outbox.redeliver(stored.job.id, message_id))
+    message = await with_deadline(request, redeliver_message(context, key.app, message))
     return json_response((await message_views(request, stored, [(message, deliveries)]))[0], 202)
