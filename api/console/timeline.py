@@ -30,9 +30,9 @@ Kind = Literal[
     "delivered",
     "undelivered",
 ]
-_MAX_WAIT_SHARE: Final = 0.25
-"""How much of the picture the wait before the first call may take; a longer one is cut."""
-_STEPS: Final = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
+_MAX_WAIT_SHARE: Final = 0.6
+"""How long the wait before the first call may be drawn, in shares of what follows; a longer one is cut."""
+_STEPS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 _MAX_TICKS: Final = 6
 _MAX_BARS: Final = 600
 """Of the whole picture: rendering it must not keep the event loop busy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser import SIZES, BrowserStack, Visitor
+from browser import SCREENSHOTS, SIZES, BrowserStack, Visitor
 from in_process import LUNA
 from playwright.async_api import expect
 
@@ -14,6 +14,8 @@ from worker.store.apps import Apps
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 _TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+LOOKS = ["wide-light", "narrow-dark", *(["wide-dark", "narrow-light"] if SCREENSHOTS else [])]
+"""Colours follow the scheme and places the width, so two looks show all; pictures are taken of four."""
 CHECKED = "[[sim: check_then_clear hold=600]] Why is the sky blue?"
 
 
@@ -121,18 +123,19 @@ async def _look(visitor: Visitor, paths: dict[str, str], label: str) -> None:
         await visitor.page.set_viewport_size({"width": width, "height": height})
 
 
-async def test_each_page_dark_and_light_wide_and_narrow(stack: BrowserStack) -> None:
+@pytest.mark.parametrize("look", LOOKS)
+async def test_each_page_dark_and_light_wide_and_narrow(stack: BrowserStack, look: str) -> None:
     """WCAG A and AA by axe, nothing wider than the window; pictures if VIGIL_TEST_SCREENSHOTS names a folder."""
+    size, scheme = look.split("-")
     key, _ = await stack.key()
     paths = await _pages(stack)
-    for size, scheme in (("wide", "light"), ("narrow", "dark"), ("wide", "dark"), ("narrow", "light")):
-        async with stack.visitor(size, scheme) as visitor:
-            visitor.expected = ("404",)
-            await visitor.open("/login")
-            await visitor.screenshot(f"login-{size}-{scheme}")
-            assert await visitor.audit_accessibility() == []
-            await visitor.log_in(key)
-            await _look(visitor, paths, f"{size}-{scheme}")
+    async with stack.visitor(size, scheme) as visitor:
+        visitor.expected = ("404",)
+        await visitor.open("/login")
+        await visitor.screenshot(f"login-{look}")
+        assert await visitor.audit_accessibility() == []
+        await visitor.log_in(key)
+        await _look(visitor, paths, look)
 
 
 async def test_a_link_of_another_site_opens_for_who_is_logged_in(stack: BrowserStack) -> None:
