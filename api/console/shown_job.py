@@ -4,6 +4,7 @@ look at it.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, NamedTuple
 
 from starlette.requests import Request
@@ -18,13 +19,15 @@ from api.web.auth import load_own_job
 from api.web.problems import not_found
 from api.web.responses import view_job
 from worker.jobs import ids
-from worker.jobs.states import Status
 from worker.jobs.view_schema import JobView
 from worker.store.jobs.stored_job import StoredJob
 
-_REREAD_S: Final = {Status.QUEUED: 5.0}
-_REREAD_RUNNING_S: Final = 20.0  # changes are told; this is for what has no event: a webhook's state, a notice
-_REREAD_ENDED_S: Final = 30.0
+_FRESH_S: Final = 1.0
+"""How old the job may be on a page that is loaded anew."""
+_STALE_S: Final = 15.0
+"""How old on a page that is open, unless it changed: what has no event (a webhook's state, a notice, the place in the
+queue) is read again then, when it is its turn among all open pages.
+"""
 
 
 class ShownJob(NamedTuple):
@@ -50,10 +53,11 @@ async def live_job(visit: Visit) -> LiveValue[ShownJob]:
     job_id = ids.job_id_of(str(request.path_params["job_id"]))
     if not ids.is_job_id(job_id):
         raise not_found()
-    name, changed = f"job:{visit.key.app}:{job_id}", state.jobs.take(job_id)
-    found = await state.live.read(name, _REREAD_ENDED_S, lambda: _load(visit), changed=changed)
-    status = found.value.stored.job.status
-    seconds = _REREAD_ENDED_S if found.value.stored.job.settled else _REREAD_S.get(status, _REREAD_RUNNING_S)
+    name = f"job:{visit.key.app}:{job_id}:{state.jobs.last(job_id)}"  # a change makes it another value
+    seconds = _FRESH_S
+    if visit.is_live:
+        stale = (state.live.age(name) or 0.0) > _STALE_S and state.jobs.take_turn()
+        seconds = _STALE_S if stale else math.inf
     return await state.live.read(name, seconds, lambda: _load(visit))
 
 

@@ -30,11 +30,12 @@ Kind = Literal[
     "delivered",
     "undelivered",
 ]
-_MAX_WAIT_SHARE: Final = 0.25
-"""How much of the picture the wait before the first call may take; a longer one is cut."""
-_STEPS: Final = (0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
+_MAX_WAIT_SHARE: Final = 0.6
+"""How long the wait before the first call may be drawn, in shares of what follows; a longer one is cut."""
+_STEPS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 _MAX_TICKS: Final = 6
-_MAX_BARS: Final = 400
+_MAX_BARS: Final = 600
+"""Of the whole picture: rendering it must not keep the event loop busy."""
 _WAITS: Final[dict[str, Kind]] = {"hold": "hold", "backoff": "backoff"}
 _END_WAIT: Final = frozenset({ev.Released.TYPE, ev.Started.TYPE, ev.Rescued.TYPE, ev.Scheduled.TYPE})
 _TERMINAL: Final = frozenset(fact.TYPE for fact in ev.TERMINAL_FACTS)
@@ -240,11 +241,13 @@ def _tries(messages: Iterable[Mapping[str, Any]]) -> list[Bar]:
 
 def _place(lanes: list[Lane], created: datetime) -> Timeline:
     """Return the lanes with the places of their bars, and the axis."""
-    left_out = 0
-    for lane in lanes:
-        lane.bars.sort(key=lambda bar: bar.start)
-        left_out += len(lane.bars) - len(lane.bars[:_MAX_BARS])
-        del lane.bars[_MAX_BARS:]
+    total = sum(len(lane.bars) for lane in lanes)
+    room = _MAX_BARS
+    for number, lane in enumerate(sorted(lanes, key=lambda lane: len(lane.bars))):  # short lanes stay whole
+        most = max(1, room // (len(lanes) - number))
+        lane.bars[:] = sorted(sorted(lane.bars, key=lambda bar: bar.end)[-most:], key=lambda bar: bar.start)
+        room -= len(lane.bars)
+    left_out = total - sum(len(lane.bars) for lane in lanes)
     bars = [bar for lane in lanes for bar in lane.bars]
     start = min([created, *(bar.start for bar in bars)])
     end = max([start + timedelta(milliseconds=100), *(bar.end for bar in bars)])

@@ -80,6 +80,11 @@ class Visit:
         """Return the query's parameters."""
         return self.request.query_params
 
+    @property
+    def is_live(self) -> bool:
+        """Return whether an open page asks for a newer state of itself: it costs as few reads as possible."""
+        return bool(header_values(self.request.scope, LIVE_HEADER))
+
     def may(self, scope: str) -> bool:
         """Return whether the key has this scope: pages show no button of an action that it may not do."""
         return scope in self.key.scopes

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.redelivering import redeliver_message
+from api.jobs.redelivery import redeliver_message
 from api.jobs.webhook_messages import message_views
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline

@@ -8,28 +8,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
-from api.jobs.submission import identifier
-from api.runtime.context import AppContext, context_of
+from api.jobs.search import FILTER_PARAMETERS, FILTERS, REPEATABLE, filter_of_query, list_filters
+from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
-from api.schema.components import returned
 from api.schema.documented_route import Routes
-from api.schema.openapi import JOB, JOB_ID, LIMIT, TIME, WAIT, operation, parameter
-from api.schema.requests import instant
+from api.schema.openapi import JOB, JOB_ID, LIMIT, WAIT, operation, parameter
 from api.schema.responses import JobListView
 from api.web.auth import authorize, authorize_reader, load_own_job
-from api.web.params import integer_param, query_params, wait_seconds
-from api.web.problems import bad_parameter
+from api.web.params import integer_param, query_params, query_values, wait_seconds
 from api.web.responses import etag, job_headers, json_response, list_response, matches_etag, view_job, view_jobs
 from api.web.waiting import wait_for
-from worker.jobs.states import Status
 from worker.jobs.view_schema import JobView
-from worker.store.apps import ApiKey
-from worker.store.jobs.listing import ListFilters
 from worker.store.jobs.stored_job import StoredJob
 
 routes = Routes("jobs")
 _HEADERS: Final = ("ETag", "Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
-_FILTERS: Final = ("status", "model", "end_user", "created_after", "created_before")
 
 
 @routes.get(
@@ -75,37 +68,24 @@ def _is_current(request: Request, stored: StoredJob, shown: JobView) -> bool:
         {200: ("A page.", JobListView)},
         scope="read",
         parameters=(
-            parameter("status", "Only jobs of this status.", returned(Status)),
-            parameter("model", "Only jobs that request this model."),
-            parameter("end_user", "Only jobs of this end user."),
-            parameter("created_after", "Only jobs created at this time or later.", TIME),
-            parameter("created_before", "Only jobs created before this time.", TIME),
+            *FILTER_PARAMETERS,
             LIMIT,
             parameter("cursor", "The next_cursor of the previous page."),
         ),
     ),
 )
 async def list_jobs(request: Request) -> Response:
-    """Returns a page of the app's jobs."""
+    """Returns a page of the app's jobs that fit all filters.
+
+    Where filters rarely match together, a page may have fewer jobs than its limit, or none, although `next_cursor` says
+    that the search is not over.
+    """
     key, context = await authorize(request, "read"), context_of(request)
-    params = query_params(request, *_FILTERS, "limit", "cursor")
-    limit, cursor = integer_param("limit", params.get("limit"), 20, 1, 100), params.get("cursor")
-    filters = await with_deadline(request, _filters(context, key, params))
+    params = query_values(request, *FILTERS, "limit", "cursor", repeatable=REPEATABLE)
+    sent = {name: next(iter(params.pop(name, [])), None) for name in ("limit", "cursor")}
+    limit, cursor = integer_param("limit", sent["limit"], 20, 1, 100), sent["cursor"]
+    filters = await with_deadline(request, list_filters(context, key.app, filter_of_query(params)))
     found, next_cursor = await with_deadline(request, context.job_access.page(key.app, filters, limit, cursor))
     data = await view_jobs(request, found)
     page: JobListView = {"object": "list", "data": data, "next_cursor": next_cursor}
     return await list_response(page)
-
-
-async def _filters(context: AppContext, key: ApiKey, params: dict[str, str]) -> ListFilters:
-    status = params.get("status")
-    if status is not None and status not in set(Status):
-        raise bad_parameter("status", f"status must be one of {', '.join(Status)}.")
-    times = {}
-    for name in ("created_after", "created_before"):
-        try:
-            times[name] = instant(params[name]) if name in params else None
-        except ValueError as error:
-            raise bad_parameter(name, f"{name} {error}.") from None
-    end_user = await identifier(context, key.app, params.get("end_user"))
-    return ListFilters(status=status, model=params.get("model"), safety_identifier=end_user, **times)

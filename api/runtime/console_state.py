@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from api.runtime.console_sessions import ConsoleSessions
 from api.runtime.job_changes import JobChanges
+from api.runtime.job_lists import JobLists
 from api.runtime.live_values import LiveValues
 from api.runtime.login_attempts import LoginAttempts
 
@@ -18,3 +19,4 @@ class ConsoleState:
     attempts: LoginAttempts
     live: LiveValues
     jobs: JobChanges
+    job_lists: JobLists

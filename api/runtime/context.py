@@ -15,9 +15,11 @@ from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
 from api.runtime.console_sessions import ConsoleSessions
 from api.runtime.console_state import ConsoleState
+from api.runtime.conversations import Conversations
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.job_changes import JobChanges
+from api.runtime.job_lists import JobLists
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
 from api.runtime.lab_runs import LabRuns
@@ -44,11 +46,15 @@ from worker.store.connection.pool import Redis
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.console_access import ConsoleAccess
+from worker.store.conversations.documents import ConversationDocuments
+from worker.store.jobs.callers import Callers
 from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Outbox
@@ -79,7 +85,10 @@ class AppContext:
     catalogue: Catalogue
     jobs: Jobs
     job_access: JobAccess
+    conversations: Conversations
+    relayed: RelayedRequests
     job_control: JobControl
+    callers: Callers
     output_chunks: OutputChunks
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
@@ -99,6 +108,7 @@ class AppContext:
     readiness: SharedCall[str]
     webhook_turns: BoundedTurns
     request_limits: RequestLimits
+    large_work: LargeWork
     background: BackgroundWork
     content_reads: ContentReads
     audit_access: AuditAccess
@@ -108,7 +118,6 @@ class AppContext:
     delivery_log: DeliveryLog
     lab_runs: LabRuns
     console: ConsoleState
-    large_work: LargeWork
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
@@ -125,9 +134,11 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
+    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings)
     notices = SafetyNotices(redis, settings.audit_ttl)
-    trail, outbox, background = Trail(redis, clock), Outbox(redis, clock), BackgroundWork()
     request_limits = RequestLimits(settings)
+    places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
+    trail, outbox, background = Trail(redis, clock), Outbox(redis, clock), BackgroundWork()
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
     broadcaster = Broadcaster(redis)
     return AppContext(
@@ -135,8 +146,11 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         clock=clock,
         catalogue=catalogue,
         jobs=jobs,
-        job_access=JobAccess(redis, jobs, clock),
+        job_access=JobAccess(redis, jobs, clock, conversations),
+        conversations=conversations,
+        relayed=RelayedRequests(redis, clock),
         job_control=JobControl(jobs),
+        callers=jobs.callers,
         output_chunks=OutputChunks(redis),
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
         secrets=secrets,
@@ -148,13 +162,15 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         endpoints=Endpoints(redis, clock),
         outbox=outbox,
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, notices, settings.app_max_running),
+        deployment=DeploymentState(redis, clock, catalogue, notices, places),
         broadcaster=broadcaster,
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
+        request_limits=request_limits,
+        large_work=LargeWork(request_limits.is_shared),
         background=background,
         content_reads=ContentReads(redis, clock),
         audit_access=AuditAccess(redis, clock, settings, background),
@@ -168,9 +184,8 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
             LoginAttempts(clock),
             LiveValues(clock),
             JobChanges(broadcaster, clock),
+            JobLists(clock),
         ),
-        request_limits=request_limits,
-        large_work=LargeWork(request_limits.is_shared),
     )
 
 

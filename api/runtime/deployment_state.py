@@ -5,6 +5,8 @@ Holds the Redis client, so that routes need none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.spec import Priority
@@ -31,15 +33,18 @@ class DeploymentState:
     """Reads that concern no single job."""
 
     def __init__(
-        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, app_limit: int = 0
+        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, queue_places: QueuePlaces
     ) -> None:
-        """`app_limit`: jobs that an app may run at once if its record does not say, 0 = no limit."""
-        self.queue_places = QueuePlaces(redis, clock, app_limit)
+        self.queue_places = queue_places
         self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
 
-    async def queue(self) -> QueueDepths:
-        """Return how many jobs are in each state of the queue."""
-        return await queue_depth.depths(self._redis, self._clock)
+    async def queue(self, apps: Sequence[str] | None = None) -> QueueDepths:
+        """Return how many jobs are in each state of the queue; `apps`: all apps, if they were listed lately."""
+        return await queue_depth.depths(self._redis, self._clock, apps)
+
+    async def apps(self) -> list[str]:
+        """Return every app that has a key."""
+        return await queue_depth.apps(self._redis)
 
     async def app_counts(self) -> tuple[list[AppCounts], int]:
         """Return (how many jobs of each status the first apps by name have, how many apps there are)."""

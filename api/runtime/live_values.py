@@ -37,25 +37,25 @@ class LiveValues:
         self._changes = 0
         self._run = clock.random_bytes(4).hex()  # versions of another process are others
 
-    async def read(
-        self, name: str, seconds: float, load: Callable[[], Awaitable[T]], *, changed: bool = False
-    ) -> LiveValue[T]:
+    async def read(self, name: str, seconds: float, load: Callable[[], Awaitable[T]]) -> LiveValue[T]:
         """Return the value, read at most `seconds` ago; those who ask meanwhile share one read.
 
-        `changed`: it is known to be older than a change, so it is read again. Raises what `load` raises.
+        Raises what `load` raises.
         """
         known = self._values.get(name)
-        if known is not None and not changed and self._clock.monotonic() - known.read_at < seconds:
+        if known is not None and self._clock.monotonic() - known.read_at < seconds:
             self._values.move_to_end(name)
             return known
         task = self._reading.get(name)
-        if task is not None and changed:  # it may have begun before the change
-            await asyncio.wait([task])
-            task = self._reading.get(name)
         if task is None:
             task = self._reading[name] = asyncio.ensure_future(self._load(name, load))
             task.add_done_callback(lambda done: self._finish(name, done))
         return await asyncio.shield(task)
+
+    def age(self, name: str) -> float | None:
+        """Return how many seconds ago the value was read, or None if it is not known."""
+        known = self._values.get(name)
+        return None if known is None else self._clock.monotonic() - known.read_at
 
     def forget(self, name: str) -> None:
         """Read this value anew when it is asked for next: it was just changed."""

@@ -23,6 +23,7 @@ _PROBLEMS: Final = {
     404: "No such job, or another app's.",
     408: "The body did not arrive in time.",
     409: "The request conflicts with the state of the job.",
+    410: "The content is no longer there.",
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A field or parameter can't be used as sent.",
@@ -69,6 +70,9 @@ def parameter(name: str, about: str, schema: Schema | SchemaOf | None = None, wh
 
 
 WAIT: Final = parameter("wait", "Seconds to wait, at most 60.", {"type": "number", "minimum": 0, "maximum": 60})
+IDEMPOTENCY_KEY: Final = parameter(
+    "Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header"
+)
 LIMIT: Final = parameter("limit", "How many, at most 100.", {**INTEGER, "minimum": 1, "maximum": 100, "default": 20})
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 
 from worker.jobs.events import FACTS, TERMINAL_FACTS
 from worker.jobs.spec import ModelName, PayloadKind, Policy, Priority, Spec
+from worker.jobs.states import Status
 from worker.webhooks.guard import MAX_URL_LENGTH
 
 OWNED_PARAMS: Final = frozenset(
@@ -71,6 +72,12 @@ def _event(value: str) -> str:
     return value
 
 
+def _status(value: str) -> str:
+    if value not in set(Status):
+        raise ValueError(f"must be one of {', '.join(Status)}")
+    return value
+
+
 EndUser = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_control)]
 Input = Annotated[
     Any,
@@ -90,6 +97,12 @@ MetaKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_no_
 MetaValue = Annotated[str, Field(max_length=512)]
 Url = Annotated[str, Field(min_length=1, json_schema_extra={"format": "uri", "maxLength": MAX_URL_LENGTH})]
 """Any text: `worker.webhooks.guard` alone parses URLs, and says what is wrong with one."""
+NamedJob = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_no_nul)]
+"""A job's id, in any of its forms."""
+ActionName = Literal["cancel", "rerun", "redeliver", "delete_content"]
+StatusName = Annotated[str, AfterValidator(_status), WithJsonSchema({"type": "string", "enum": list(Status)})]
+AnyText = Annotated[str, AfterValidator(_no_nul)]
+Searched = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_nul)]
 EventName = Annotated[str, AfterValidator(_event), WithJsonSchema({"type": "string", "enum": sorted(FACTS)})]
 
 
@@ -123,6 +136,28 @@ class Submit(Spec):
         return {name: value for name, value in self.params.items() if name not in OWNED_PARAMS}
 
 
+class JobFilter(Spec):
+    """Which jobs of the app are meant: those that fit everything that is given."""
+
+    status: Annotated[tuple[StatusName, ...], Field(max_length=len(Status), strict=False)] = ()
+    """One of these."""
+    model: AnyText | None = None
+    """As requested."""
+    served_model: Searched | None = None
+    code: Searched | None = None
+    """Of the job's error or block: Vigil's own, or the provider's."""
+    end_user: AnyText | None = None
+    metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=16)] = {}
+    """All of these."""
+    request_id: Searched | None = None
+    """The provider's, of any attempt."""
+    response_id: Searched | None = None
+    """The provider's, of any attempt; or the job's own in the OpenAI-compatible API."""
+    created_after: Instant | None = None
+    """Created at this time or later."""
+    created_before: Instant | None = None
+
+
 class BatchItem(Submit):
     """A job of a batch."""
 
@@ -133,6 +168,31 @@ class BatchRequest(Spec):
     """Jobs to submit together. Each is accepted or refused by itself: it is validated when its turn comes."""
 
     jobs: Annotated[list[Annotated[BatchItem | Any, SkipValidation]], Field(min_length=1, max_length=1_000)]
+
+
+class JobActionsRequest(Spec):
+    """One action on many jobs: those of a list, or those that fit a filter."""
+
+    action: ActionName
+    ids: Annotated[tuple[NamedJob, ...], Field(min_length=1, max_length=1_000, strict=False)] | None = None
+    filter: JobFilter | None = None
+    """At least one condition. Without `status`, only jobs on which the action can have an effect."""
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+    """Of a filter: how many jobs this call acts on at most."""
+    cursor: Annotated[str, Field(max_length=200)] | None = None
+    """Of a filter: the next_cursor of the call before."""
+    dry_run: bool = False
+    """Only count the jobs; nothing is changed."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("takes either ids or a filter")
+        if self.filter == JobFilter():
+            raise ValueError("takes a filter with at least one condition: an empty one would mean every job")
+        if self.ids is not None and self.cursor is not None:
+            raise ValueError("takes a cursor with a filter only")
+        return self
 
 
 class PauseTarget(Spec):

@@ -116,6 +116,42 @@ class BatchRowView(TypedDict):
 
 
 @documented
+class JobActionRowView(TypedDict):
+    """What an action did to one job."""
+
+    id: str
+    status: int
+    """The HTTP status of the same action on this job alone."""
+    outcome: Literal["done", "unchanged", "refused"]
+    """unchanged: there was nothing to do, such as for the cancellation of a job that had ended."""
+    new_job: NotRequired[str]
+    """Of a rerun: the id of the job that it made, now or before."""
+    messages: NotRequired[int]
+    """Of a redelivery: how many webhook messages are sent again."""
+    problem: NotRequired[ProblemView]
+    """Why it was refused."""
+
+
+@documented
+class JobActionsView(TypedDict):
+    """What an action did to many jobs, one outcome each."""
+
+    object: Literal["job_actions"]
+    action: Literal["cancel", "rerun", "redeliver", "delete_content"]
+    dry_run: bool
+    matched: int | None
+    """Of a dry run: how many jobs the action would be tried on, by the indexes."""
+    matched_all: bool
+    """False if there may be more: the count is bounded."""
+    data: list[JobActionRowView]
+    done: int
+    unchanged: int
+    refused: int
+    next_cursor: str | None
+    """Of a filter: send it to go on with the next jobs."""
+
+
+@documented
 class AuditDecisionView(TypedDict):
     """Who decided what the record tells of."""
 

@@ -55,11 +55,16 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
         key = await with_deadline(request, _authentic(key_cache.find(token)))
     if key is None:
         raise _unauthorized("Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one.")
+    require_scope(key, scope, *others)
+    await enter(request, key)
+    return key
+
+
+def require_scope(key: ApiKey, scope: str, *others: str) -> None:
+    """Raise a Problem (403) if the key has none of the scopes."""
     if scope not in key.scopes and not any(other in key.scopes for other in others):
         headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
         raise Problem(403, "insufficient_scope", f"This key lacks the scope {scope}.", headers=headers)
-    await enter(request, key)
-    return key
 
 
 async def authorize_reader(request: Request) -> JobReader:

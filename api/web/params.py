@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,8 @@ from api.web.forwarded import prefix
 from api.web.problems import Problem, bad_parameter
 
 MAX_WAIT_S: Final = 60
+_MAX_PARAMETERS: Final = 20
+_MAX_REPEATED: Final = 20
 APP_KEY: Final = "vigil.app"
 """Of a request's scope: the app of its API key, once that is known."""
 _SECONDS_PATTERN: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
@@ -27,22 +30,30 @@ def header_values(scope: Scope, name: bytes) -> list[str]:
 
 def query_params(request: Request, *known: str) -> dict[str, str]:
     """Return the query parameters; raise a Problem (422) for unknown ones and for one that is sent twice."""
+    return {name: values[0] for name, values in query_values(request, *known).items()}
+
+
+def query_values(request: Request, *known: str, repeatable: Collection[str] = ()) -> dict[str, list[str]]:
+    """Return all values of the query parameters; raise a Problem (422) for unknown ones and for one that is sent twice
+    but is not `repeatable`.
+    """
     raw = request.scope["query_string"]
     if not raw:
         return {}
+    most = _MAX_PARAMETERS + (_MAX_REPEATED if repeatable else 0)
     try:
-        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=20)
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=most)
     except ValueError:
-        raise bad_parameter("", "The query is not percent-encoded UTF-8 of at most 20 parameters.") from None
-    out: dict[str, str] = {}
+        raise bad_parameter("", f"The query is not percent-encoded UTF-8 of at most {most} parameters.") from None
+    out: dict[str, list[str]] = {}
     for name, value in pairs:
         if name not in known:
             raise bad_parameter(name[:64], f"This route has no such parameter; known: {', '.join(known) or 'none'}.")
-        if name in out:
+        if name in out and name not in repeatable:
             raise bad_parameter(name, "This parameter is sent twice.")
         if "\0" in value:
             raise bad_parameter(name, "This parameter must not contain NUL.")
-        out[name] = value
+        out.setdefault(name, []).append(value)
     return out
 
 

@@ -6,7 +6,20 @@ import pytest
 from vigil_process import Vigil, one_line
 
 COMMANDS = ["up", "demo", "api", "worker", "simulator", "submit", "get", "wait", "watch", "list", "cancel", "retry"]
-EVERY = [*COMMANDS, "probe", "status", "support-packet", "apps", "pause", "resume", "cost", "doctor", "keys"]
+EVERY = [
+    *COMMANDS,
+    "rerun",
+    "actions",
+    "probe",
+    "status",
+    "support-packet",
+    "apps",
+    "pause",
+    "resume",
+    "cost",
+    "doctor",
+    "keys",
+]
 
 
 @pytest.mark.parametrize(

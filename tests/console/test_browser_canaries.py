@@ -112,12 +112,15 @@ async def _visit(stack: BrowserStack, key: object, job_ids: list[str]) -> None:
     paths = ["/now", "/jobs", f"/jobs?model={quote(NAME)}&end_user={quote(TEXT)}&status={quote(TEXT)}"]
     paths += [
         f"/jobs?notice={quote(TEXT)}&n={quote(TEXT)}",
+        f"/jobs?q={quote(TEXT[:190])}",
+        f"/jobs/actions?action=cancel&which=selected&ids={quote(NAME)}&end_user={quote(TEXT)}",
+        f"/jobs/actions?action=rerun&end_user={quote(TEXT)}&code={quote(NAME)}&metadata={quote(NAME)}={quote(TEXT)}",
         f"/jobs/{quote(NAME, safe='')}",
         f"/login?next={quote(TEXT)}",
     ]
     paths += [f"/jobs/{job_id}{more}" for job_id in job_ids for more in ("", "/audit", "/support")]
     async with stack.visitor() as visitor:
-        visitor.expected = ("404",)
+        visitor.expected = ("404", "422")
         page = visitor.page
         shown: list[str] = []
         page.on("dialog", lambda dialog: visitor.faults.append(f"a script ran: {dialog.message}"))

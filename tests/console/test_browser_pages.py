@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser import BrowserStack, Visitor
+from browser import SCREENSHOTS, SIZES, BrowserStack, Visitor
 from in_process import LUNA
 from playwright.async_api import expect
 
+from worker.clock import Clock
+from worker.store.apps import Apps
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 _TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+LOOKS = ["wide-light", "narrow-dark", *(["wide-dark", "narrow-light"] if SCREENSHOTS else [])]
+"""Colours follow the scheme and places the width, so two looks show all; pictures are taken of four."""
 CHECKED = "[[sim: check_then_clear hold=600]] Why is the sky blue?"
 
 
@@ -109,19 +114,47 @@ async def _look(visitor: Visitor, paths: dict[str, str], label: str) -> None:
         await visitor.open(path)
         await visitor.screenshot(f"{name}-{label}")
         assert await visitor.audit_accessibility() == [], name
-        wider = await visitor.page.evaluate(_TOO_WIDE)
-        assert wider <= 0, f"{name} is {wider} px wider than the window"
+        for width in (None, 320) if "narrow" in label else (None,):
+            if width:
+                await visitor.page.set_viewport_size({"width": width, "height": 700})
+            wider = await visitor.page.evaluate(_TOO_WIDE)
+            assert wider <= 0, f"{name} is {wider} px wider than the window of {width or label}"
+        width, height = SIZES[label.partition("-")[0]]
+        await visitor.page.set_viewport_size({"width": width, "height": height})
 
 
-async def test_each_page_dark_and_light_wide_and_narrow(stack: BrowserStack) -> None:
+@pytest.mark.parametrize("look", LOOKS)
+async def test_each_page_dark_and_light_wide_and_narrow(stack: BrowserStack, look: str) -> None:
     """WCAG A and AA by axe, nothing wider than the window; pictures if VIGIL_TEST_SCREENSHOTS names a folder."""
+    size, scheme = look.split("-")
     key, _ = await stack.key()
     paths = await _pages(stack)
-    for size, scheme in (("wide", "light"), ("narrow", "dark"), ("wide", "dark"), ("narrow", "light")):
-        async with stack.visitor(size, scheme) as visitor:
-            visitor.expected = ("404",)
-            await visitor.open("/login")
-            await visitor.screenshot(f"login-{size}-{scheme}")
-            assert await visitor.audit_accessibility() == []
-            await visitor.log_in(key)
-            await _look(visitor, paths, f"{size}-{scheme}")
+    async with stack.visitor(size, scheme) as visitor:
+        visitor.expected = ("404",)
+        await visitor.open("/login")
+        await visitor.screenshot(f"login-{look}")
+        assert await visitor.audit_accessibility() == []
+        await visitor.log_in(key)
+        await _look(visitor, paths, look)
+
+
+async def test_a_link_of_another_site_opens_for_who_is_logged_in(stack: BrowserStack) -> None:
+    """The cookie is strict, so the browser sends it only with the page's own reload."""
+    key, _ = await stack.key()
+    async with stack.visitor() as visitor:
+        await visitor.log_in(key)
+        await visitor.page.goto("about:blank")
+        await visitor.page.set_content(f"<a href='{stack.console.base_url}/console/jobs'>a link in a chat</a>")
+        await visitor.page.get_by_role("link").click()
+        await expect(visitor.page.get_by_role("heading", name="Jobs")).to_be_visible()
+
+
+async def test_an_open_page_says_that_its_session_has_ended(stack: BrowserStack) -> None:
+    key, _ = await stack.key()
+    async with stack.visitor() as visitor:
+        visitor.expected = ("401",)
+        await visitor.log_in(key)
+        await Apps(stack.console.redis, Clock()).revoke(key.id)
+        await expect(visitor.page.get_by_text("Your session has ended.")).to_be_visible(timeout=30_000)
+        await visitor.page.get_by_role("link", name="Log in again").click()
+        await expect(visitor.page.get_by_role("heading", name="Log in")).to_be_visible()

@@ -59,19 +59,6 @@ async def test_all_who_ask_share_a_read_and_a_version(clock):
     assert (await live.read("x", 5, source.read)).version != found[0].version
 
 
-async def test_a_change_during_a_read_is_not_missed(clock):
-    live, source = LiveValues(clock), Source()
-    source.go.clear()
-    first = asyncio.create_task(live.read("x", 5, source.read))
-    while not source.reads:
-        await asyncio.sleep(0)
-    source.value = "b"
-    second = asyncio.create_task(live.read("x", 5, source.read, changed=True))
-    await asyncio.sleep(0)
-    source.go.set()
-    assert ((await first).value, (await second).value) == ("a", "b")
-
-
 async def test_an_error_is_for_those_who_asked_and_is_not_kept(clock):
     live, source = LiveValues(clock), Source()
     source.value = OSError("away")

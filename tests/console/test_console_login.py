@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime, timedelta
 
 import pytest
 from builders import VAULT
@@ -11,6 +12,8 @@ from console_server import serving, submitted
 from waiting import until
 
 from api.runtime import login_attempts
+from api.runtime.console_sessions import ConsoleSessions
+from api.runtime.key_cache import KeyCache
 from worker.clock import Clock
 from worker.store import keys
 from worker.store.apps import Apps
@@ -216,3 +219,30 @@ async def test_another_apps_job_is_not_there(console):
         assert (await visitor.get(f"/console/jobs/{job_id}{path}")).status_code == 404
     assert (await visitor.act(f"/console/jobs/{job_id}/cancel")).status_code == 404
     assert job_id not in (await visitor.get("/console/jobs")).text
+
+
+class AheadClock(Clock):
+    """The machine's clock, set forward."""
+
+    ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+async def test_a_session_ends_after_twelve_hours_and_a_link_after_ten_minutes(redis):
+    """Also if Redis keeps the record for longer: its end is a part of it."""
+    clock = AheadClock()
+    key, _, _ = await Apps(redis, clock).create_key("acme", ("read",))
+    access = ConsoleAccess(redis, clock)
+    token, link = await access.begin_session(key.id), await access.create_link(key.id)
+    sessions = ConsoleSessions(access, KeyCache(Apps(redis, clock), clock), clock)
+    for name in [one async for one in redis.scan_iter("vigil:console*")]:
+        assert await redis.ttl(name) > 0
+        await redis.persist(name)
+    clock.ahead = timedelta(minutes=11)
+    assert await access.take_link(link) is None
+    assert await sessions.find(token) is not None
+    clock.ahead = timedelta(hours=12, seconds=1)
+    assert await sessions.find(token) is None
+    assert await access.session(token) is None

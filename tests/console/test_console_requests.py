@@ -51,7 +51,8 @@ async def test_pages_have_no_inline_style_script_or_handler(console):
     visitor = await console.logged_in()
     job_id = await submitted(console, (await console.key())[1], metadata={"a": "b"})
     job = f"/jobs/{job_id}"
-    for path in ("/now", "/jobs", job, f"{job}/audit", f"{job}/support", "/try", "/login", *_OTHER_PAGES):
+    lists = ("/jobs?status=queued&metadata=a%3Db", "/jobs?q=x", "/jobs/actions?action=cancel&status=queued")
+    for path in (*lists, "/now", "/jobs", job, f"{job}/audit", f"{job}/support", "/try", "/login", *_OTHER_PAGES):
         page = (await visitor.get(f"/console{path}")).text
         assert re.search(r"<style|\sstyle=|\son\w+=|javascript:", page) is None, path
         assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page)), path

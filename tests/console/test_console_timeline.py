@@ -113,6 +113,16 @@ def test_a_long_wait_is_cut_and_the_call_stays_to_be_seen():
     assert [bar.seconds for bar in bars(shown, "wait")] == [86_400]
 
 
+def test_a_job_with_more_than_a_page_holds_shows_its_newest():
+    attempts = [attempt(number, 100 * number, 100 * number + 99) for number in range(1, 51)]
+    checks = [check(number, 100 * number + one, 100 * number + one + 1) for number in range(1, 51) for one in range(60)]
+    shown = timeline_of(job(attempts, checks), [], [], at(6_000))
+    assert 500 < len(shown.bars) <= 600
+    assert shown.left_out == 50 + 3_000 + 1 - len(shown.bars)
+    assert max(bar.end for bar in shown.bars) == at(6_000)
+    assert any(lane.name.startswith("50 ") for lane in shown.lanes)
+
+
 TIMES = st.floats(-1e5, 1e5, allow_nan=False)
 
 

@@ -8,7 +8,8 @@ from builders import new_job
 
 from worker.clock import Clock
 from worker.store import keys
-from worker.store.jobs.listing import ListFilters, list_jobs
+from worker.store.jobs.list_filters import ListFilters
+from worker.store.jobs.listing import list_jobs
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle import index_repair
 from worker.store.lifecycle.queue_repair import QueueRepair
@@ -28,7 +29,7 @@ async def test_a_spoiled_index_is_whole_again(
     app, model = made[0].app, made[0].requested_model
     filters = {
         "": ListFilters(),
-        "status": ListFilters(status="queued"),
+        "status": ListFilters(statuses=("queued",)),
         "model": ListFilters(model=model),
         "user": ListFilters(safety_identifier="who"),
     }[kind]

@@ -14,7 +14,8 @@ from worker.store.connection.capacity import check_writable
 from worker.store.connection.durability import check_durability, describe_durability
 from worker.store.connection.pool import connect
 from worker.store.jobs.batch_reads import outputs
-from worker.store.jobs.listing import ListFilters, list_jobs
+from worker.store.jobs.list_filters import ListFilters
+from worker.store.jobs.listing import list_jobs
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.jobs.repository import Jobs
 

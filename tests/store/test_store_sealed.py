@@ -13,7 +13,8 @@ from worker.store.connection.kept_secrets import KeptSecrets
 from worker.store.connection.pool import connect
 from worker.store.envelope import MasterKeyring
 from worker.store.jobs.batch_reads import outputs
-from worker.store.jobs.listing import ListFilters, list_jobs
+from worker.store.jobs.list_filters import ListFilters
+from worker.store.jobs.listing import list_jobs
 from worker.store.jobs.output_chunks import OutputChunk, OutputChunks, PendingChunk
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import NewJob

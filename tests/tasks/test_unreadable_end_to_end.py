@@ -322,7 +322,7 @@ async def fill(vigil: Living) -> None:
     async def everything() -> bool:
         return keys.KINDS - set(await cells(redis)) - {keys.kind_of(name) for name in FLEETING} <= NEVER
 
-    await until("a key of each kind that the table in worker/store/keys.py names", everything)
+    await until("a key of each kind that the table in ops/design/redis-keys.md names", everything)
 
 
 def _mine_first(name: bytes) -> tuple[bool, bytes]:
@@ -339,7 +339,7 @@ async def cells(redis: ArqRedis) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for name in sorted(await redis.keys("vigil:*"), key=_mine_first):
         kind = keys.kind_of(name.decode())
-        assert kind != "other", f"{name!r} is no key of the table in worker/store/keys.py"
+        assert kind != "other", f"{name!r} is no key of the table in ops/design/redis-keys.md"
         if kind not in NEVER and not await _of_theirs(redis, name):
             found.setdefault(kind, name)
     return found

@@ -44,6 +44,13 @@ def parse_pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
     return [cast("tuple[str, str]", match.groups()) for _, match in found if match]
 
 
+def check_idempotency_key(key: str | None) -> str | None:
+    """Return the key. Raise CliError for one that can't be sent."""
+    if key is not None and (not key.isascii() or not key.isprintable() or not key):
+        raise CliError("--idempotency-key must be 1-255 visible ASCII characters", EXIT_USAGE)
+    return key
+
+
 def parse_json(name: str, text: str) -> object:
     """Parse the JSON value of a --param. Raise CliError if it is not JSON."""
     try:

@@ -1,114 +1,28 @@
-"""The commands about jobs: submit, get, wait, watch, list, cancel, delete, retry, over the HTTP API."""
+"""The commands about jobs: get, wait, watch, cancel, delete, retry, rerun, over the HTTP API."""
 
 from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from worker.cli.api_client import Client
-from worker.cli.arguments import parse_json, parse_pairs, read_prompt
-from worker.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CliError
+from worker.cli.arguments import check_idempotency_key
+from worker.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from worker.cli.rendering import (
     clean,
     colour_status,
-    dry_run_lines,
     format_cost,
-    format_duration,
     job_summary,
-    print_columns,
-    seconds_between,
 )
 from worker.cli.watch import JobWatcher
-from worker.client import Filters, NewJob
 from worker.jobs.states import Status
-
-DEFAULT_MODEL: Final = "gpt-5.6-sol"
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_….")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Action = Literal["wait", "offer", "switch", "race", "draft"]
-
-
-def submit(  # noqa: C901, PLR0912  one branch per option
-    prompt: Annotated[str | None, typer.Argument(help="The prompt; `-` or nothing reads stdin.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="The model.")] = DEFAULT_MODEL,
-    on_delay: Annotated[Action | None, typer.Option(help="What to do when a safety check delays the answer.")] = None,
-    after_seconds: Annotated[
-        float | None, typer.Option(min=0, help="… once the check has run for this many seconds.  [45]")
-    ] = None,
-    silence_seconds: Annotated[
-        float | None, typer.Option(min=0, help="… or silence has lasted this many seconds; 0 = ignore silence.  [120]")
-    ] = None,
-    instructions: Annotated[str | None, typer.Option(help="Instructions for the model, beside the prompt.")] = None,
-    param: Annotated[list[str] | None, typer.Option(help="KEY=JSON, passed to the provider; may be repeated.")] = None,
-    end_user: Annotated[
-        str | None, typer.Option(help="Your id of the end user; the provider gets only a digest of it.")
-    ] = None,
-    metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE to keep with the job; may be repeated.")] = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="A second submit with this key returns the first one's job.")
-    ] = None,
-    max_cost_usd: Annotated[
-        float | None, typer.Option(min=0, help="The job fails before it costs more than this.", show_default=False)
-    ] = None,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the answer.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only check and price the job; say what is known of access and queue.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Submit a job. Prints its id, or with --wait its answer, or with --dry-run what it may cost."""
-    body: NewJob = {"model": model, "input": read_prompt(prompt, file)}
-    rule = {"action": on_delay, "after_seconds": after_seconds, "silence_seconds": silence_seconds}
-    rule = {name: value for name, value in rule.items() if value is not None}
-    policy: dict[str, Any] = {"on_delay": rule} if rule else {}
-    if max_cost_usd is not None:
-        policy["max_cost_usd"] = max_cost_usd
-    if policy:
-        body["policy"] = policy
-    if instructions is not None:
-        body["instructions"] = instructions
-    if param:
-        body["params"] = {name: parse_json(name, text) for name, text in parse_pairs("--param", param)}
-    if end_user is not None:
-        body["end_user"] = end_user
-    if metadata:
-        body["metadata"] = dict(parse_pairs("--metadata", metadata))
-    if idempotency_key is not None:
-        if not idempotency_key.isascii() or not idempotency_key.isprintable() or not idempotency_key:
-            raise CliError("--idempotency-key must be 1-255 visible ASCII characters", EXIT_USAGE)
-        body["idempotency_key"] = idempotency_key
-    with Client() as client:
-        if dry_run:
-            sent = {name: value for name, value in body.items() if name != "idempotency_key"}
-            _print_dry_run(client.call("POST", "/v1/jobs?dry_run=true", sent), as_json=as_json)
-            return
-        job = client.submit(**body)
-        if wait:
-            _wait_and_print(client, job.id, as_json=as_json)
-        elif as_json:
-            _print_json(job.raw)
-        else:
-            print(job.id)
-            if sys.stdout.isatty():
-                print(f"`vigil watch {job.id}` follows it", file=sys.stderr)
-
-
-def _print_dry_run(found: dict[str, Any], *, as_json: bool) -> None:
-    """Print what a job would do; exit 1 if it would fail."""
-    if as_json:
-        _print_json(found)
-    else:
-        for line in dry_run_lines(found):
-            print(line)
-    if any(one["code"] in ("cost_limit", "effort_refused") for one in found["warnings"]):
-        raise typer.Exit(EXIT_FAILED)
 
 
 def get(job_id: JobId, as_json: Json = False) -> None:
@@ -116,7 +30,7 @@ def get(job_id: JobId, as_json: Json = False) -> None:
     with Client() as client:
         job = client.get(job_id).raw
     if as_json:
-        _print_json(job)
+        print_json(job)
     else:
         _print_job(job)
 
@@ -128,16 +42,16 @@ def wait(
 ) -> None:
     """Wait for a job's end and print its answer. Exits 0 if it completed, 1 otherwise."""
     with Client() as client:
-        _wait_and_print(client, job_id, as_json=as_json, timeout=timeout)
+        wait_and_print(client, job_id, as_json=as_json, timeout=timeout)
 
 
-def _wait_and_print(client: Client, job_id: str, *, as_json: bool, timeout: float | None = None) -> None:
+def wait_and_print(client: Client, job_id: str, *, as_json: bool, timeout: float | None = None) -> None:
     try:
         job = JobWatcher(client, job_id).run(timeout)
     except KeyboardInterrupt:
         raise _interrupted(job_id) from None
     if as_json:
-        _print_json(job)
+        print_json(job)
     elif answer := job.get("output_text") or job.get("refusal"):
         print(clean(answer))
     if job["status"] != Status.COMPLETED:
@@ -166,52 +80,12 @@ def _interrupted(job_id: str) -> typer.Exit:
     return typer.Exit(EXIT_INTERRUPTED)
 
 
-def list_(
-    status: Annotated[
-        str | None, typer.Option(help=f"Only jobs in this status: {', '.join(Status)}.", show_default=False)
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Only jobs that requested this model.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="At most this many.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Continue where an earlier list ended.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List jobs, newest first."""
-    if status is not None and status not in set(Status):
-        raise CliError(f"unknown status {status!r}; known: {', '.join(Status)}", EXIT_USAGE)
-    filters: Filters = {"limit": limit}
-    if status is not None:
-        filters["status"] = status
-    if model is not None:
-        filters["model"] = model
-    if cursor is not None:
-        filters["cursor"] = cursor
-    with Client() as client:
-        page = client.list(**filters).raw
-    if as_json:
-        _print_json(page)
-        return
-    if not page["data"]:
-        print("no jobs", file=sys.stderr)
-        return
-    rows = [
-        (job["id"], job["status"], job.get("served_model") or job["requested_model"], _age(job), format_cost(job))
-        for job in page["data"]
-    ]
-    print_columns(("ID", "STATUS", "MODEL", "AGE", "COST"), rows)
-    if page.get("next_cursor"):
-        print(f"more: --cursor {page['next_cursor']}", file=sys.stderr)
-
-
-def _age(job: dict[str, Any]) -> str:
-    return format_duration(seconds_between(job["created_at"]))
-
-
 def cancel(job_id: JobId, as_json: Json = False) -> None:
     """Cancel a job. A second cancel changes nothing."""
     with Client() as client:
         job = client.cancel(job_id)
     if as_json:
-        _print_json(job.raw)
+        print_json(job.raw)
         return
     print(f"{job.status}" + ("; a call to the provider was under way" if job.cancel.upstream_under_way else ""))
 
@@ -221,7 +95,7 @@ def delete(job_id: JobId, as_json: Json = False) -> None:
     with Client() as client:
         client.request("DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
     if as_json:
-        _print_json({"id": job_id, "deleted": True})
+        print_json({"id": job_id, "deleted": True})
     else:
         print("deleted")
 
@@ -235,12 +109,28 @@ def retry(
     with Client() as client:
         job = client.retry(job_id, model).raw
     if as_json:
-        _print_json(job)
+        print_json(job)
     else:
         print(job_summary(job))
 
 
-def _print_json(body: dict[str, Any]) -> None:
+def rerun(
+    job_id: JobId,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A second rerun with this key returns the first one's job.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a failed, expired or cancelled job again: as a new job with the same content. Prints its id."""
+    with Client() as client:
+        job = client.rerun(job_id, idempotency_key=check_idempotency_key(idempotency_key))
+    if as_json:
+        print_json(job.raw)
+    else:
+        print(job.id)
+
+
+def print_json(body: dict[str, Any]) -> None:
     print(json.dumps(body, indent=2, ensure_ascii=not (sys.stdout.encoding or "").lower().startswith("utf")))
 
 
@@ -259,11 +149,10 @@ def _print_job(job: dict[str, Any]) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.command()(submit)
     app.command()(get)
     app.command()(wait)
     app.command()(watch)
-    app.command("list")(list_)
     app.command()(cancel)
     app.command()(delete)
     app.command()(retry)
+    app.command()(rerun)

@@ -321,6 +321,7 @@ class Job(ApiModel):
     error: JobError | None = None
     webhook: JobWebhook | None = None
     metadata: dict[str, str] = {}
+    rerun_of: str | None = None
     content: Open[ContentState] = "kept"
     content_removed_at: datetime | None = None
     unreadable: tuple[str, ...] = ()

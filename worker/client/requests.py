@@ -37,15 +37,21 @@ class NewJob(TypedDict, total=False):
     not_before: datetime | str
     priority: Priority
     metadata: Mapping[str, str]
+    store: bool
     idempotency_key: str
 
 
 class Filters(TypedDict, total=False):
-    """Which jobs `list` returns."""
+    """Which jobs `list` returns: those that fit all of these."""
 
-    status: str
+    status: str | Sequence[str]  # one of them
     model: str
+    served_model: str
+    code: str
     end_user: str
+    metadata: Mapping[str, str]
+    request_id: str
+    response_id: str
     created_after: datetime | str
     created_before: datetime | str
     limit: int
@@ -119,10 +125,20 @@ def retry(job_id: str, model: str | None) -> ApiRequest[models.Job]:
     return ApiRequest("POST", _job(job_id, "/retry"), models.Job.model_validate, body, headers, repeatable=False)
 
 
+def rerun(job_id: str, idempotency_key: str) -> ApiRequest[models.Job]:
+    """Build the request that runs a job again as a new one; the key makes it repeatable."""
+    headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
+    return ApiRequest("POST", _job(job_id, "/rerun"), models.Job.model_validate, _dumps({}), headers)
+
+
 def list_jobs(filters: Filters) -> ApiRequest[responses.Page[models.Job]]:
     """Build the request for a page of jobs."""
-    query = {name: _to_json(value) for name, value in filters.items() if value is not None}
-    path = "/v1/jobs" + (f"?{urlencode(query)}" if query else "")
+    query: dict[str, object] = {name: _to_json(value) for name, value in filters.items() if value is not None}
+    if isinstance(status := query.get("status"), Sequence) and not isinstance(status, str):
+        query["status"] = ",".join(status)
+    if isinstance(metadata := query.get("metadata"), Mapping):
+        query["metadata"] = [f"{key}={value}" for key, value in metadata.items()]
+    path = "/v1/jobs" + (f"?{urlencode(query, doseq=True)}" if query else "")
     return ApiRequest("GET", path, responses.Page[models.Job].model_validate)
 
 

@@ -106,6 +106,15 @@ class Vigil:
         """Accept the job's open offer of a faster model, and return it. Raise Conflict if there is no offer."""
         return self._run(self._conversation.call(requests.retry(job_id, model)))
 
+    def rerun(self, job_id: str, *, idempotency_key: str | None = None) -> Job:
+        """Run a failed, expired or cancelled job again, and return the new job.
+
+        One call makes one job, however often it has to be sent. Raise Conflict after a block, and when the job is not
+        over or completed.
+        """
+        key = idempotency_key or self._new_key()
+        return self._run(self._conversation.call(requests.rerun(job_id, key)))
+
     def list(self, **filters: Unpack[Filters]) -> Page[Job]:
         """Return a page of jobs, newest first; `cursor` is the `next_cursor` of the page before."""
         return self._run(self._conversation.call(requests.list_jobs(filters)))

@@ -251,7 +251,7 @@ class Job(Frozen):
     webhook_events: tuple[str, ...] = ()  # events that its own webhook receives; the address is not in the record
     created_at: datetime
     optional: dict[str, JsonValue] = Field(default={}, exclude_if=lambda value: not value)
-    """Fields of newer releases that an older one may ignore: kept unchanged and never read here."""
+    """Fields that an older release may ignore: those of a newer one are kept unchanged and never read here."""
     # changed by events
     status: Status
     reason: str | None = None
@@ -277,6 +277,18 @@ class Job(Frozen):
     # the only change after the end: prompt and output are removed
     content_removed: Removal | None = None
     content_removed_at: datetime | None = None
+
+    @property
+    def rerun_of(self) -> str | None:
+        """Return the id of the job that this one runs again, or None."""
+        found = self.optional.get("rerun_of")
+        return found if isinstance(found, str) else None
+
+    @property
+    def rerun_root(self) -> str | None:
+        """Return the id of the first job of a series of reruns that this one belongs to, or None."""
+        found = self.optional.get("rerun_root")
+        return found if isinstance(found, str) else None
 
     @property
     def settled(self) -> bool:

@@ -131,6 +131,7 @@ def job_view(
         "error": job.error,
         "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,
         "metadata": private.get("metadata") or {},
+        "rerun_of": job.rerun_of,
         "content": "locked" if LOCKED in private else job.content_removed or "kept",
         "unreadable": list(private.get(LOCKED, ())),
         "content_removed_at": job.content_removed_at,

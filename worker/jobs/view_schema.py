@@ -295,6 +295,8 @@ class JobView(TypedDict):
     error: JobError | None
     webhook: JobWebhookView | None
     metadata: dict[str, str]
+    rerun_of: str | None
+    """The job that this one runs again."""
     content: Literal["kept", "deleted", "not_stored", "locked"]
     """Whether input and output are still stored; locked: some of it can't be read."""
     unreadable: list[UnreadablePart]

@@ -11,7 +11,7 @@ from api.runtime.store_deadline import with_deadline
 from api.web.problems import Problem
 from worker.jobs.record import Job
 from worker.jobs.states import Status
-from worker.store.jobs.listing import ListFilters
+from worker.store.jobs.list_filters import ListFilters
 
 routes = ConsoleRoutes()
 _PAGE: Final = 50
@@ -34,7 +34,7 @@ async def show_app(visit: Visit) -> Page:
     status, cursor = visit.query.get("status") or None, visit.query.get("cursor") or None
     if status is not None and status not in set(Status):
         raise Problem(422, "invalid_parameter", f"status must be one of {', '.join(Status)}.")
-    listing = context.job_access.page(app, ListFilters(status=status), _PAGE, cursor)
+    listing = context.job_access.page(app, ListFilters(statuses=(status,) if status is not None else ()), _PAGE, cursor)
     found, following = await with_deadline(visit.request, listing)
     values = {
         "app": app,

@@ -18,6 +18,7 @@ from worker.jobs.view_schema import CheckView
 routes = ConsoleRoutes()
 JOB: Final = "/jobs/{job_id}"
 _REFRESH_S: Final = 2.0
+_MAX_MESSAGES: Final = 200
 _REDRAW_MS: Final = 5_000
 """How often the bars of a running job are drawn anew while nothing happens to it."""
 
@@ -44,7 +45,8 @@ def job_values(shown: ShownJob, now: datetime) -> dict[str, Any]:
         "policy": job.policy.model_dump(mode="json"),
         "safety_identifier": job.safety_identifier,
         "key_id": job.key_id,
-        "messages": shown.messages,
+        "messages": shown.messages[-_MAX_MESSAGES:],
+        "message_count": len(shown.messages),
         "checked_seconds": sum(_seconds(check, now) for check in shown.view["safety"]["checks"]),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from api.console.console_routes import ConsoleRoutes
 from api.console.formats import as_time
@@ -22,6 +22,7 @@ from worker.safety.redact import Redacted, redact
 from worker.store.jobs.stored_job import StoredJob
 
 routes = ConsoleRoutes()
+_MAX_RECORDS: Final = 300
 
 
 @routes.page(f"{JOB}/audit", "audit")
@@ -30,7 +31,9 @@ async def show_audit(visit: Visit) -> Page:
     stored = await load_own_job(visit.request, visit.key)
     rows = await with_deadline(visit.request, visit.context.trail.of_chain(stored.job.id))
     fault = diagnose_chain(stored.job.id, rows, GENESIS)
-    return Page("job_audit.html", {"job_id": stored.job.id, "records": [_record(row) for row in rows], "fault": fault})
+    shown = [_record(row) for row in rows[-_MAX_RECORDS:]]
+    values = {"job_id": stored.job.id, "records": shown, "count": len(rows), "fault": fault}
+    return Page("job_audit.html", values)
 
 
 def _record(row: AuditRow) -> dict[str, Any]:

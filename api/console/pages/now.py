@@ -22,14 +22,17 @@ from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 routes = ConsoleRoutes()
 _REFRESH_S: Final = 3.0
 _HISTORY_S: Final = 86_400
-_REREAD_S: Final = {"queue": 5.0, "workers": 8.0, "circuits": 15.0, "pauses": 15.0, "account": 30.0, "waits": 60.0}
+_REREAD_S: Final = {"queue": 5.0, "workers": 12.0, "circuits": 30.0, "pauses": 30.0, "account": 60.0, "waits": 120.0}
+"""Of an open page; one that is loaded anew shows what is not older than _FRESH_S."""
+_FRESH_S: Final = 1.0
+_APPS_S: Final = 120.0
 
 
 @routes.page("/now")
 async def show_now(visit: Visit) -> Page:
     """Show the queue, the workers and the account."""
     parts = _parts(visit.context)
-    found = dict(zip(parts, await asyncio.gather(*(_read(visit.context, *one) for one in parts.items())), strict=True))
+    found = dict(zip(parts, await asyncio.gather(*(_read(visit, *one) for one in parts.items())), strict=True))
     status = DeploymentStatus(
         found["queue"].value,
         found["workers"].value,
@@ -50,11 +53,14 @@ async def show_now(visit: Visit) -> Page:
 def _parts(context: AppContext) -> dict[str, Callable[[], Awaitable[Any]]]:
     deployment = context.deployment
 
+    async def queue() -> Any:
+        return await deployment.queue((await context.console.live.read("apps", _APPS_S, deployment.apps)).value)
+
     async def waits() -> Any:
         return await deployment.history(_HISTORY_S), await deployment.durations()
 
     return {
-        "queue": deployment.queue,
+        "queue": queue,
         "workers": deployment.workers,
         "circuits": deployment.circuits,
         "pauses": context.pauses.list,
@@ -63,7 +69,6 @@ def _parts(context: AppContext) -> dict[str, Callable[[], Awaitable[Any]]]:
     }
 
 
-async def _read(context: AppContext, name: str, load: Callable[[], Awaitable[Any]]) -> LiveValue[Any]:
-    return await context.console.live.read(
-        f"now:{name}", _REREAD_S[name], lambda: with_timeout(STORE_TIMEOUT_S, load())
-    )
+async def _read(visit: Visit, name: str, load: Callable[[], Awaitable[Any]]) -> LiveValue[Any]:
+    seconds = _REREAD_S[name] if visit.is_live else _FRESH_S
+    return await visit.context.console.live.read(f"now:{name}", seconds, lambda: with_timeout(STORE_TIMEOUT_S, load()))

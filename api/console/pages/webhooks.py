@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from api.console.console_routes import ConsoleRoutes, Done
 from api.console.page_response import Page
 from api.console.visit import Form, Visit
-from api.jobs.redelivering import redeliver_named
+from api.jobs.redelivery import redeliver_named
 from api.runtime.store_deadline import with_deadline
 from api.web.problems import Problem
 from worker.clock import from_ms, to_ms

@@ -36,10 +36,17 @@ function startLive() {
         const text = await response.text();
         const html = policy ? policy.createHTML(text) : text;
         const fresh = new DOMParser().parseFromString(html, "text/html").getElementById("main");
+        failures = 0;
+        if (fresh && dropsPicked(fresh)) {
+          say("There are newer jobs. The list stays as it is while jobs are selected that would leave it.");
+          plan();
+          return;
+        }
         if (fresh) morph(main, document.adoptNode(fresh));
         readClock();
         relate();
         mark();
+        countPicked();
       } else if (response.status !== 304) {
         throw new Error(String(response.status));
       }
@@ -221,6 +228,14 @@ document.addEventListener("keydown", (event) => {
     j: () => step(1),
     k: () => step(-1),
     x: () => row?.querySelector("input[type=checkbox]")?.click(),
+    X: () => {
+      const box = row?.querySelector("input[type=checkbox]");
+      if (!box) return;
+      box.checked = !box.checked;
+      pickRange(box);
+      lastPicked = box;
+      countPicked();
+    },
     g: () => (leader = Date.now()),
   };
   if (acts[event.key]) {
@@ -229,6 +244,94 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// -- selection in a list: count it, all of the page, a range with shift
+
+let lastPicked = null;
+
+function boxes() {
+  return [...document.querySelectorAll("[data-row] input[type=checkbox]")];
+}
+
+function countPicked() {
+  const form = document.querySelector("form[data-selection]");
+  if (!form) return;
+  const all = boxes();
+  const picked = all.filter((box) => box.checked).length;
+  const master = form.querySelector("[data-pick-all]");
+  if (master) {
+    master.hidden = false;
+    master.checked = picked > 0 && picked === all.length;
+    master.indeterminate = picked > 0 && picked < all.length;
+  }
+  for (const place of form.querySelectorAll("[data-picked]")) place.textContent = picked ? ` (${picked})` : "";
+}
+
+// Whether a newer state of the list lacks a row that is selected: it would no longer be.
+function dropsPicked(fresh) {
+  return boxes().some((box) => {
+    const row = box.closest("[data-row]").dataset.row;
+    return box.checked && !fresh.querySelector(`[data-row="${CSS.escape(row)}"]`);
+  });
+}
+
+function pickRange(box) {
+  const all = boxes();
+  const ends = [all.indexOf(lastPicked), all.indexOf(box)].sort((one, other) => one - other);
+  if (ends[0] >= 0) for (const one of all.slice(ends[0], ends[1] + 1)) one.checked = box.checked;
+}
+
+document.addEventListener("click", (event) => {
+  const box = event.target.closest?.("[data-row] input[type=checkbox]");
+  if (box) {
+    if (event.shiftKey) pickRange(box);
+    lastPicked = box;
+    countPicked();
+  } else if (event.target.closest?.("[data-pick-all]")) {
+    for (const one of boxes()) one.checked = event.target.checked;
+    countPicked();
+  }
+});
+
+// -- an action on many jobs: its page asks for one part after another, and its address says how far it is
+
+async function goOn() {
+  const form = document.querySelector("form[data-continue]");
+  if (!form) return;
+  let pause = 0;
+  try {
+    const response = await fetch(form.action, {
+      method: "POST",
+      headers: { Accept: "text/html" },
+      body: new URLSearchParams(new FormData(form)),
+      credentials: "same-origin",
+    });
+    if (response.ok && new URL(response.url).pathname.endsWith("/jobs/actions/result")) {
+      const text = await response.text();
+      const html = policy ? policy.createHTML(text) : text;
+      history.replaceState(null, "", response.url);
+      morph(
+        document.getElementById("main"),
+        document.adoptNode(new DOMParser().parseFromString(html, "text/html").getElementById("main")),
+      );
+      say("");
+      readClock();
+      relate();
+    } else if (response.status === 429 || response.status === 503) {
+      pause = Math.min(Math.max(Number(response.headers.get("Retry-After")) || 5, 1), MAX_PAUSE);
+      say("Vigil takes no more at the moment: the app's limit is reached, or the store does not answer. Going on soon.");
+    } else {
+      say("This stopped: Vigil refused the next part. Go on with the button, or reload the page.");
+      return;
+    }
+  } catch {
+    pause = 5;
+    say("Vigil does not answer. Trying again …");
+  }
+  setTimeout(goOn, pause * 1000);
+}
+
 readClock();
+countPicked();
+goOn();
 if (document.getElementById("live-state")) startLive();
 setInterval(relate, 5000);

@@ -4,6 +4,10 @@
 --   WHEN zset min_score min_count command…  runs it only when so many members have that score or a higher one
 --   NOTE list command…                     runs it, and appends its reply to the list
 --   MEASURE sizes due job input output id   no command: measure(…) of content_size.lua
+--   INDEX score id zset…                    adds the job to each of these indexes
+--   TERMS rows prefix id score term…        adds the job to the index of each term, `<prefix><term>`, and the terms to its row
+--   FORGET rows prefix id kind              removes it from the indexes of those of its terms that begin so, and these from its
+--                                          row
 -- or be one of its own, also after IF:
 --   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
 --                                          added last under this clock, but by `most` higher at most: who adds many
@@ -16,6 +20,26 @@ local function pace(zset, clock, spacing, most, score, member)
   call('SET', clock, paced, 'EX', PACE_CLOCK_S)
   call('ZADD', zset, paced, member)
 end
+local function index(score, id, ...)
+  for _, zset in ipairs({...}) do call('ZADD', zset, score, id) end
+end
+local function add_terms(rows, prefix, id, score, ...)
+  local row = call('HGET', rows, id)
+  for _, term in ipairs({...}) do call('ZADD', prefix .. term, score, id) end
+  call('HSET', rows, id, (row and row .. ' ' or '') .. table.concat({...}, ' '))
+end
+local function forget_terms(rows, prefix, id, kind)
+  local kept = {}
+  for term in string.gmatch(call('HGET', rows, id) or '', '%S+') do
+    if string.sub(term, 1, #kind) == kind then
+      call('ZREM', prefix .. term, id)
+    else
+      kept[#kept + 1] = term
+    end
+  end
+  if #kept > 0 then call('HSET', rows, id, table.concat(kept, ' ')) else call('HDEL', rows, id) end
+end
+local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms}
 local function run_command(first, last)
   if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))
@@ -28,6 +52,8 @@ local function run_commands(count, at)
       call('RPUSH', ARGV[at + 2], call(unpack(ARGV, at + 3, at + n)))
     elseif word == 'MEASURE' then
       measure(unpack(ARGV, at + 2, at + n))
+    elseif WORDS[word] then
+      WORDS[word](unpack(ARGV, at + 2, at + n))
     elseif word == 'WHEN' then
       if call('ZCOUNT', ARGV[at + 2], ARGV[at + 3], '+inf') >= tonumber(ARGV[at + 4]) then
         call(unpack(ARGV, at + 5, at + n))

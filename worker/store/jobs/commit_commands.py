@@ -22,6 +22,7 @@ from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command, CommandArg
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
+from worker.store.jobs.search_terms import index_commands
 from worker.store.jobs.unreadable_records import record_tag, stored_event
 from worker.store.provider.durations import duration_commands
 from worker.store.provider.request_counts import tally_commands
@@ -78,7 +79,7 @@ class CommitCommands:
         if moved or any(isinstance(event.fact, _MOVES) for event in trail):
             commands.extend(queue_commands(before, after))
         if moved:
-            commands.extend(_index(before, after))
+            commands.extend(index_commands(before, after))
         if before is not None and before.hold is not None:
             commands.append(("ZREM", keys.held_jobs(before.hold.scope), after.id))
         if after.hold is not None:
@@ -137,16 +138,3 @@ def measure_command(job: Job) -> Command:
     """Return what a script runs to state how much content of the job is stored; it comes after what changes that."""
     names = (keys.content_sizes(job.app), keys.content_expiry(job.app))
     return ("MEASURE", *names, keys.job(job.id), keys.job_input(job.id), keys.job_output(job.id), job.id)
-
-
-def _index(before: Job | None, after: Job) -> list[Command]:
-    score, commands = to_ms(after.created_at), list[Command]()
-    if before is None:
-        commands.append(("ZADD", keys.index(after.app), score, after.id))
-        commands.append(("ZADD", keys.index(after.app, "model", after.requested_model), score, after.id))
-        if after.safety_identifier:
-            commands.append(("ZADD", keys.index(after.app, "user", after.safety_identifier), score, after.id))
-    else:
-        commands.append(("ZREM", keys.index(after.app, "status", before.status), after.id))
-    commands.append(("ZADD", keys.index(after.app, "status", after.status), score, after.id))
-    return commands

@@ -1,43 +1,43 @@
-"""List an app's jobs, newest first, with filters and a cursor that stays valid while jobs come and go."""
+"""List an app's jobs, newest first, with filters and a cursor that stays valid while jobs come and go.
+
+What a page costs depends on its length, not on how many jobs there are: the filters' indexes are kept by every commit,
+the smallest of them is read, and its jobs are looked up in the others (`search.lua`). Where filters rarely match
+together, a page ends after a bounded search, with fewer jobs or none, and its cursor goes on.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from arq.connections import ArqRedis
 
-from worker.clock import to_ms
+from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job
-from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.connection.lua_scripts import script
+from worker.store.connection.kept_secrets import DIGEST, KeptSecrets
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
 from worker.store.errors import store_errors
+from worker.store.jobs import provider_ids
+from worker.store.jobs.index_search import IndexSearch
+from worker.store.jobs.list_filters import ListFilters, fits, indexes_of
 from worker.store.jobs.stored_job import StoredJob, stored_of, unreadable_of
 from worker.store.jobs.unreadable_records import missing_key, read_job, read_unchecked
 from worker.store.values import pipeline_replies, report_unreadable
 
 LoadJob = Callable[[str], Awaitable[StoredJob | None]]
-_BATCH = 100
-_MAX_READ = 2_000  # two filters that rarely match together end the page early instead of reading the whole store
-
-
-@dataclass(frozen=True, slots=True)
-class ListFilters:
-    """The filters of a list; `created_after` is inclusive, `created_before` exclusive."""
-
-    status: str | None = None
-    model: str | None = None
-    safety_identifier: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+MAX_READ: Final = 2_000
+"""Members of an index that one page reads at most."""
+MAX_COUNTED: Final = 10_000
+"""Members of an index that a count reads at most."""
+_MAX_BY_ID: Final = 10
+_BATCH: Final = 250
+_CLOCK: Final = Clock()
 
 
 def cursor_of(job_id: str) -> str:
@@ -45,15 +45,17 @@ def cursor_of(job_id: str) -> str:
     return base64.urlsafe_b64encode(job_id.encode()).decode().rstrip("=")
 
 
-def _last_seen(cursor: str) -> tuple[int, str]:
-    """Return (creation time in ms, id) of the job in a cursor. Raises Refused for a cursor that Vigil did not make."""
+def last_seen(cursor: str | None) -> str:
+    """Return the id of the job in a cursor; "" without one. Raises Refused for a cursor that Vigil did not make."""
+    if not cursor:
+        return ""
     try:
         job_id = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
         job_id = ""
     if not ids.is_job_id(job_id):
         raise Refused("invalid_cursor", "This cursor is not one that a list gave; start without it.", 422)
-    return ids.time_ms(job_id), job_id
+    return job_id
 
 
 async def list_jobs(
@@ -62,86 +64,77 @@ async def list_jobs(
     """Return up to `limit` jobs, newest first, and the cursor of the next page or None.
 
     `load` reads a job whose record is unreadable or gone here; without it, or when it fails too, the job is left out.
-    An index of another type is set aside, for a worker to rebuild it, and the jobs are read from the index of all. That
-    one is rebuilt at once.
+    An index of another type is set aside, for a worker to rebuild it, and the jobs are found by the other filters. That
+    of all jobs is rebuilt at once.
     """
-    index = _index_for(app, filters)
-    try:
-        return await _list(redis, app, index, filters, limit, cursor, load)
-    except RecordUnreadable as error:
-        if error.key != index:
-            raise
-        async with store_errors("set an index aside", index):
-            await script(redis, "lifecycle/check_types")(keys=[index], args=["zset"])
-        report_unreadable(error)
-        if index == keys.index(app):
-            await rebuild_index_of_all(redis, app)
-        return await _list(redis, app, keys.index(app), filters, limit, cursor, load)
-
-
-async def rebuild_index_of_all(redis: ArqRedis, app: str) -> None:
-    """Add every job of the indexes by status to the app's index of all."""
-    names = [keys.index(app), *(keys.index(app, "status", status) for status in Status)]
-    async with store_errors("rebuild an index"):
-        await redis.zunionstore(names[0], names, aggregate="MAX")
-
-
-async def _list(
-    redis: ArqRedis, app: str, index: str, filters: ListFilters, limit: int, cursor: str | None, load: LoadJob | None
-) -> tuple[list[StoredJob], str | None]:
-    """Return what `list_jobs` does, read from this index, whose members are believed only if their record agrees."""
-    last = ""
-    low = f"({to_ms(filters.created_after) - 1}" if filters.created_after else "-inf"
-    high: int | str = f"({to_ms(filters.created_before)}" if filters.created_before else "+inf"
-    if cursor:
-        at, last = _last_seen(cursor)
-        if not filters.created_before or at < to_ms(filters.created_before):
-            high = at
+    last = last_seen(cursor)
+    if filters.names_provider_id:
+        return await _list_by_provider_id(redis, app, filters, limit, last, load), None
+    search = await search_of(redis, app, filters, last)
     found: list[StoredJob] = []
-    offset, read, size = 0, 0, limit + 1  # without a second filter the first read is enough
-    async with store_errors("list jobs", index):
-        while read < _MAX_READ:
-            members = await redis.zrevrangebyscore(index, high, low, start=offset, num=size)
-            names = [row.decode(errors="replace") for row in members]
-            invalid = [row for row, name in zip(members, names, strict=True) if not ids.is_job_id(name)]
-            if invalid:
-                await redis.zrem(index, *invalid)  # Vigil writes no such members: they name no job
-                continue
-            fresh = [name for name in names if not last or name < last]
-            if names:  # continue after the last name: a count alone would shift when jobs come and go
-                last, at = min(last or names[-1], names[-1]), ids.time_ms(names[-1])
-                offset, high, read = (offset + len(names) if at == high else 0), at, read + len(names)
-            rows = await _load(redis, fresh, load)
-            gone = [name for name in fresh if name in rows and rows[name] is None]
-            if gone:
-                await redis.zrem(index, *gone)  # their retention time is over
-                offset = max(0, offset - len(gone))
-            found += [stored for stored in rows.values() if stored is not None and _fits(stored, app, filters)]
-            if len(found) > limit:
-                return found[:limit], cursor_of(found[limit - 1].job.id)
-            if len(names) < size:
-                return found, None
-            size = _BATCH
-    return found, cursor_of(last)
+    size = limit + 1 if search.is_simple else _BATCH  # without a second filter the first read is enough
+    while search.read < MAX_READ and not search.ended:
+        names = await search.next(min(size, MAX_READ - search.read))
+        while names and len(found) <= limit:  # read the records of no more jobs than the page needs
+            part, names = names[: limit + 1 - len(found)], names[limit + 1 - len(found) :]
+            rows = await _load(redis, part, load)
+            await search.forget([name for name in part if name in rows and rows[name] is None])
+            found += [stored for stored in rows.values() if stored is not None and fits(stored, app, filters)]
+        if len(found) > limit:
+            return found[:limit], cursor_of(found[limit - 1].job.id)
+        size = _BATCH
+    return found, None if search.ended or not search.last else cursor_of(search.last)
 
 
-def _index_for(app: str, filters: ListFilters) -> str:
-    """Return the narrowest index for the filters."""
-    if filters.safety_identifier is not None:
-        return keys.index(app, "user", filters.safety_identifier)
-    if filters.status is not None:
-        return keys.index(app, "status", filters.status)
-    if filters.model is not None:
-        return keys.index(app, "model", filters.model)
-    return keys.index(app)
+async def count_jobs(redis: ArqRedis, app: str, filters: ListFilters) -> tuple[int, bool]:
+    """Return (how many of the app's jobs fit, whether these are all): by the indexes, after a bounded search."""
+    if filters.names_provider_id:
+        return len(await _list_by_provider_id(redis, app, filters, _MAX_BY_ID, "", None)), True
+    search = await search_of(redis, app, filters, "")
+    found = await search.count()
+    if found is not None:
+        return found, True
+    found = 0
+    while search.read < MAX_COUNTED and not search.ended:
+        found += len(await search.next(_BATCH))
+    return found, search.ended
 
 
-async def _load(redis: ArqRedis, names: list[str], load: LoadJob | None) -> dict[str, StoredJob | None]:
+async def search_of(redis: ArqRedis, app: str, filters: ListFilters, last: str) -> IndexSearch:
+    """Return a search for the ids of the app's jobs that fit, after the job `last`."""
+    secret = await KeptSecrets(redis, _CLOCK).get(DIGEST) if filters.metadata else b""
+    low = str(to_ms(filters.created_after)) if filters.created_after else "-inf"
+    high = f"({to_ms(filters.created_before)}" if filters.created_before else "+inf"
+    if last and filters.created_before and ids.time_ms(last) >= to_ms(filters.created_before):
+        last = ""
+    return IndexSearch(redis, app, indexes_of(app, filters, secret), (low, high), last)
+
+
+async def _list_by_provider_id(
+    redis: ArqRedis, app: str, filters: ListFilters, limit: int, last: str, load: LoadJob | None
+) -> list[StoredJob]:
+    """Return the jobs of a request or a response of the provider: that id leads to them without an index."""
+    named = [await provider_ids.job_of(redis, filters.request_id, None)] if filters.request_id else []
+    if filters.response_id is not None:
+        named += [await provider_ids.job_of(redis, None, filters.response_id), ids.job_id_of(filters.response_id)]
+    names = sorted({name for name in named if name and ids.is_job_id(name)}, reverse=True)
+    rows = await _load(redis, [name for name in names if not last or name < last], load)
+    return [one for one in rows.values() if one is not None and fits(one, app, filters) and _in_time(one.job, filters)][
+        :limit
+    ]
+
+
+def _in_time(job: Job, filters: ListFilters) -> bool:
+    at, after, before = to_ms(job.created_at), filters.created_after, filters.created_before
+    return (after is None or at >= to_ms(after)) and (before is None or at < to_ms(before))
+
+
+async def _load(redis: ArqRedis, names: Sequence[str], load: LoadJob | None) -> dict[str, StoredJob | None]:
     """Return each job, None where it is gone; leave out what can't be read."""
     if not names:
         return {}
     job_keys = [keys.job(name) for name in names]
-    async with redis.pipeline(transaction=False) as pipe:
+    async with store_errors("list jobs"), redis.pipeline(transaction=False) as pipe:
         for job_key in job_keys:
             pipe.hmget(job_key, "rec", "mac", "priv", "ntc")
         rows = await pipeline_replies(pipe, job_keys)
@@ -179,13 +172,3 @@ def _stored(keyring: MasterKeyring, job: Job, private: bytes | None, notices: by
         return stored_of(keyring, job, private, notices)
     except (KeyMissing, ContentDamaged):
         return unreadable_of(job, notices)
-
-
-def _fits(stored: StoredJob, app: str, filters: ListFilters) -> bool:
-    job = stored.job
-    return (
-        job.app == app
-        and (filters.status is None or job.status == filters.status)
-        and (filters.model is None or job.requested_model == filters.model)
-        and (filters.safety_identifier is None or job.safety_identifier == filters.safety_identifier)
-    )

@@ -26,6 +26,7 @@ from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE, MasterKeyring, body_field, tries_field
 from worker.store.errors import store_errors
 from worker.store.jobs.repository import Jobs
+from worker.store.jobs.search_terms import METADATA, forget_terms_command
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import readable, report_unreadable, reporting_unreadable, valid_members
 from worker.store.webhooks.outbox import OutboxMessage, load_message, message_ids_of
@@ -56,11 +57,14 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
     def writes(job: Job) -> list[Command]:
         texts = [keys.text(job_id, attempt.number) for attempt in job.attempts]
         at = to_ms(job.content_removed_at or job.created_at) + REREAD_S * 1000
-        return [
+        commands: list[Command] = [
             ("HSET", keys.job(job_id), "priv", fresh.seal_with_key(PRIVATE, kept)),
             ("DEL", keys.job_input(job_id), keys.job_output(job_id), *texts),
             ("ZADD", keys.ERASURE_DUE, at, job_id),
         ]
+        if not kept.get("metadata"):
+            commands.append(forget_terms_command(job.app, job_id, METADATA))
+        return commands
 
     job = await jobs.change(job_id, decide, writes=writes)
     await _empty_messages(redis, job_id)

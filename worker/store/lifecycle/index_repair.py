@@ -1,6 +1,7 @@
 """Rebuild an app's indexes of jobs that were set aside: that of all from those by status, others from the records.
 
-Until then a list of one status, model or end user may lack jobs. Several workers may rebuild the same index at once.
+Until then a list by the index's status, model, end user or term may lack jobs. Several workers may rebuild the same
+index at once.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from worker.jobs.record import Job
 from worker.store import keys
 from worker.store.connection.pool import keyring_of
 from worker.store.errors import store_errors
-from worker.store.jobs.listing import rebuild_index_of_all
+from worker.store.jobs.index_search import rebuild_index_of_all
 from worker.store.jobs.scripts import Scripts
+from worker.store.jobs.search_terms import indexes_of_terms
 from worker.store.jobs.unreadable_records import read_job
 from worker.store.values import pipeline_replies
 
@@ -62,14 +64,17 @@ class IndexRepair:
                 for name in names:
                     pipe.hmget(keys.job(name), "rec", "mac")
                 records = await pipeline_replies(pipe, [keys.job(name) for name in names]) if names else []
+        async with store_errors("rebuild an index", keys.terms(app)):
+            terms = await self._redis.hmget(keys.terms(app), names) if names else []
         fresh = dict[str, int]()
         macs = keyring_of(self._redis).macs
-        for name, row in zip(names, records, strict=True):
+        for name, row, of_job in zip(names, records, terms, strict=True):
             try:
                 job = read_job(macs, name, *(row or (b"", b"")))
             except RecordUnreadable:
                 continue  # it is set aside when it is read
-            if {"model": job.requested_model, "user": job.safety_identifier, "status": job.status}.get(kind) != value:
+            own = {"model": job.requested_model, "user": job.safety_identifier, "status": job.status}
+            if own.get(kind) != value and index not in indexes_of_terms(app, of_job):
                 continue
             if kind == "status" and not job.settled:
                 await self._add_waiting(index, job)

@@ -23,6 +23,7 @@ from worker.store.apps import dump_app, load_app, secret_name as app_secret
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
+from worker.store.conversations.documents import conversation_name
 from worker.store.envelope import kid_in, kid_in_text
 from worker.store.errors import store_errors
 from worker.store.lifecycle.record_tags import RecordTags
@@ -52,6 +53,7 @@ class KeyRotation:
             keys.APPEALS: self._appeals,
             keys.app(""): self._app,
             keys.secret(""): self._secret,
+            keys.CONVERSATION: self._conversation,
         }
         for prefix, rewrap in kinds.items():
             async for name in self._names(prefix):
@@ -141,6 +143,17 @@ class KeyRotation:
                     self.counts["unreadable"] += 1
                     continue
                 await self._replace(name, field.decode(), raw, rewrapped)
+
+    async def _conversation(self, name: str) -> None:
+        raw = await self._redis.hget(name, "doc")
+        if raw and self._needs_rewrap(kid_in(raw)):
+            sealed_as = conversation_name(*name.removeprefix(keys.CONVERSATION).rsplit(":", 1))
+            try:
+                rewrapped = self._keyring.seal_named(sealed_as, self._keyring.unseal_named(sealed_as, raw))
+            except (KeyMissing, ContentDamaged):
+                self.counts["unreadable"] += 1
+                return
+            await self._replace(name, "doc", raw, rewrapped)
 
     async def _quarantine(self) -> None:
         for person, raw in (await self._redis.hgetall(keys.QUARANTINE)).items():

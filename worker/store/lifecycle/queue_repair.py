@@ -19,11 +19,12 @@ from worker.store import channels, keys
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
-from worker.store.jobs.listing import rebuild_index_of_all
+from worker.store.jobs.index_search import rebuild_index_of_all
 from worker.store.jobs.queue import queue_commands
 from worker.store.jobs.scripts import Scripts
 from worker.store.lifecycle.content_recount import ContentRecount
 from worker.store.lifecycle.index_repair import IndexRepair
+from worker.store.lifecycle.search_backfill import SearchBackfill
 from worker.store.stats import queue_depth
 from worker.store.values import pipeline_replies, report_unreadable
 
@@ -62,6 +63,7 @@ class QueueRepair:
         self._requeue_script: Any = script(redis, "lifecycle/requeue_ready")
         self._cursor = 0
         self._indexes, self._content = IndexRepair(redis, clock), ContentRecount(redis)
+        self._search = SearchBackfill(redis, clock)
         self._told_until = to_ms(clock.now()) - _TELL_BACK_MS
 
     async def repair(self, read: Any) -> int:
@@ -90,6 +92,7 @@ class QueueRepair:
         await self._report_set_aside()
         await self._indexes.proceed()
         await self._content.proceed(apps)
+        await self._search.proceed(apps)
         await self._trim_set_aside()
         return lost
 
@@ -98,7 +101,7 @@ class QueueRepair:
         all_jobs, by_status = keys.index(app), [keys.index(app, "status", status) for status in Status]
         types = dict.fromkeys((all_jobs, *by_status, keys.app_queue(app)), "zset")
         types |= {keys.endpoints(app): "hash", keys.endpoint_events(app): "set", keys.slots(app): "set"}
-        types |= {keys.content_sizes(app): "hash", keys.content_expiry(app): "zset"}
+        types |= {keys.terms(app): "hash", keys.content_sizes(app): "hash", keys.content_expiry(app): "zset"}
         async with store_errors("check an app's indexes"):
             for name in await self._types_script(keys=list(types), args=list(types.values())):
                 report_unreadable(RecordUnreadable(name.decode(errors="replace"), "wrong_type"))

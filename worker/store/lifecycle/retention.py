@@ -27,6 +27,7 @@ from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command
 from worker.store.errors import store_errors
+from worker.store.jobs.search_terms import indexes_of_terms
 from worker.store.values import pipeline_replies, report_unreadable, valid_members
 
 _MAX_RECORDS_PER_SEAL: Final = 10_000
@@ -191,9 +192,13 @@ class Retention:
                 places, *found = [row or [] for row in await pipeline_replies(pipe, names)]
             messages = [raw.decode(errors="replace") for row in found for raw in row]
         rows = await self._trail.records_at([place.decode(errors="replace") for place in places])
+        app = _app_of(rows)
+        async with store_errors("read what a job left", keys.terms(app)):
+            terms = await self._redis.hget(keys.terms(app), job_id)
         async with store_errors("remove what a job left"), self._redis.pipeline(transaction=True) as pipe:
-            for name in _indexes(rows):
+            for name in (*_indexes(rows), *indexes_of_terms(app, terms)):
                 pipe.zrem(name, job_id)
+            pipe.hdel(keys.terms(app), job_id)
             for one in messages:
                 for name in (keys.message(one), keys.body(one), keys.tries(one)):
                     pipe.expire(name, _MESSAGE_TTL_S, nx=True)
@@ -210,6 +215,14 @@ def _is_held(row: AuditRow, holds: set[str]) -> bool:
         return chain_of_row(row) in holds or f"app:{json.loads(row.record)['app']}" in holds
     except (ValueError, LookupError, TypeError):
         return True  # its job can't be read: it may be held
+
+
+def _app_of(rows: Sequence[AuditRow]) -> str:
+    """Return the app of a job by its first audit record, or "" if that can't be read."""
+    try:
+        return str(json.loads(rows[0].record)["app"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _indexes(rows: Sequence[AuditRow]) -> list[str]:

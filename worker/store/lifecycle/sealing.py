@@ -25,6 +25,7 @@ from worker.store.commands import Command
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
+from worker.store.conversations.documents import conversation_name
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE, JobCipher, body_field, kid_in_text, tries_field
 from worker.store.errors import store_errors
 from worker.store.jobs.scripts import Scripts
@@ -59,6 +60,7 @@ class StoreSealing:
             (keys.secret(""), self._secret),
             (keys.app(""), self._app),
             (keys.endpoints(""), self._endpoints),
+            (keys.CONVERSATION, self._conversation),
             (keys.APPEALS, self._appeals),
         ):
             async for name in names_of(self._redis, prefix):
@@ -108,6 +110,12 @@ class StoreSealing:
             if codec.is_plain(raw):
                 sealed = self._keyring.seal_named(endpoint_name(app, field.decode()), codec.unseal(raw))
                 await self._replace(key, field.decode(), raw, sealed)
+
+    async def _conversation(self, key: str) -> None:
+        raw = await self._redis.hget(key, "doc")
+        if raw and codec.is_plain(raw):
+            sealed_as = conversation_name(*key.removeprefix(keys.CONVERSATION).rsplit(":", 1))
+            await self._replace(key, "doc", raw, self._keyring.seal_named(sealed_as, codec.unseal(raw)))
 
     async def _appeals(self, key: str) -> None:
         app, _, end_user = key.removeprefix(keys.APPEALS).partition(":")

@@ -1,9 +1,10 @@
-"""Send webhook messages of an app again: one, or those of a time whose last try failed."""
+"""Sends webhook messages of an app again: one, or all of a job that were not delivered."""
 
 from __future__ import annotations
 
 from api.runtime.context import AppContext
 from worker.jobs.errors import Refused
+from worker.store.jobs.stored_job import StoredJob
 from worker.store.webhooks.outbox import OutboxMessage
 
 
@@ -22,3 +23,12 @@ async def redeliver_named(context: AppContext, app: str, message_id: str) -> Out
     if found is None or found[0].app != app:
         raise Refused("message_not_found", "There is no such message; it may be older than the retention time.", 404)
     return await redeliver_message(context, app, found[0])
+
+
+async def redeliver_undelivered(context: AppContext, stored: StoredJob) -> int:
+    """Send every message of the job again that was not delivered; return how many. Raises what one raises."""
+    rows = await context.outbox.of_job(stored.job.id)
+    undelivered = [message for message, _ in rows if message.state != "delivered"]
+    for message in undelivered:
+        await redeliver_message(context, stored.job.app, message)
+    return len(undelivered)
