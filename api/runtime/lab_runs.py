@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
@@ -22,7 +22,7 @@ from worker.jobs.errors import StoreUnavailable
 from worker.jobs.spec import OnDelay
 from worker.lab.evaluate import grid_in_steps
 from worker.lab.model import ACTIONS, THRESHOLDS, LabCases, PolicyResult
-from worker.lab.trails import JobCourses
+from worker.lab.trails import JobCourses, sorted_out
 from worker.store.audit.trail import Trail, record_prefix
 from worker.telemetry.internal_errors import report_internal_error
 
@@ -99,31 +99,30 @@ class LabRuns:
         finally:
             self._keep(app, replace(run, finished_at=self._clock.now()))
 
-    async def _read(self, app: str) -> list[dict[str, Any]]:
-        """Return the app's newest records, oldest first, without those that can't be read."""
-        found, prefix, high, scanned, slices = list[dict[str, Any]](), record_prefix(app), "+", 0, Slices()
+    async def _read(self, app: str) -> list[bytes]:
+        """Return the app's newest records, oldest first; as bytes, which cost the garbage collector nothing."""
+        found, prefix, high, scanned, slices = list[bytes](), record_prefix(app), "+", 0, Slices()
         while len(found) < MAX_RECORDS and scanned < MAX_SCANNED:
             rows = await self._trail.page_before(high, _PAGE)
             scanned += len(rows)
-            for row in rows:
-                if row.record.startswith(prefix):
-                    found += _needed(row.record)
+            found += [row.record for row in rows if row.record.startswith(prefix)]
             await slices.rest()
             if len(rows) < _PAGE:
                 break
             high = f"({rows[-1].id}"
         return found[::-1]
 
-    async def _evaluated(self, run: LabRun, records: Sequence[dict[str, Any]]) -> LabRun:
+    async def _evaluated(self, run: LabRun, records: Sequence[bytes]) -> LabRun:
         courses, rules = JobCourses(), Counter[OnDelay]()
-        async for record in in_slices(records):
+        async for raw in in_slices(records):
             try:
+                record = json.loads(raw)
                 courses.add(record)
                 if record["type"] == "job.queued":
                     rules[OnDelay.model_validate(record["data"]["policy"]["on_delay"])] += 1
-            except (ValueError, KeyError, TypeError, ValidationError):
+            except (ValueError, KeyError, TypeError, RecursionError, ValidationError):
                 continue  # of another release: the verification of the trail names what is no record
-        cases = courses.cases("audit trail")
+        cases = sorted_out([case async for case in in_slices(courses.each())], "audit trail")
         today = rules.most_common(1)[0][0] if rules else OnDelay()
         run = replace(
             run,
@@ -144,12 +143,3 @@ class LabRuns:
         steps = grid_in_steps(cases.cases, catalogue, [*rules, today], today.model)
         rows = [row async for row in in_slices(steps) if row is not None]
         return replace(run, rows=tuple(rows[:-1]), today_row=rows[-1])
-
-
-def _needed(raw: bytes) -> list[dict[str, Any]]:
-    """Return the record with what a replay reads of it, or nothing if it is no record."""
-    try:
-        body = json.loads(raw)
-        return [{name: body[name] for name in ("type", "at", "job_id", "attempt", "data")}]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return []

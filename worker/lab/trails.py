@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
+from operator import itemgetter
 from typing import Any, Final
 
 from worker.jobs.states import DELIVERED, Evidence, Outcome, Purpose, RetryModelState
@@ -95,14 +96,24 @@ class JobCourses:
 
     def cases(self, source: str) -> LabCases:
         """Return the cases of the jobs whose original course is known, and how many others there are, by reason."""
-        rng, cases, left_out = SeededDraws(self._seed), [], Counter[LeftOut]()
-        for _, job in sorted(self._jobs.items()):
-            case = _case(job, rng.even(), self._faster_takes)
-            if isinstance(case, LabCase):
-                cases.append(case)
-            else:
-                left_out[case] += 1
-        return LabCases(tuple(cases), source, tuple(sorted(left_out.items())))
+        return sorted_out(self.each(), source)
+
+    def each(self) -> Iterator[LabCase | LeftOut]:
+        """Yield of each job its case, or why it has none."""
+        rng = SeededDraws(self._seed)
+        for _, job in sorted(self._jobs.items(), key=itemgetter(0)):
+            yield _case(job, rng.even(), self._faster_takes)
+
+
+def sorted_out(found: Iterable[LabCase | LeftOut], source: str) -> LabCases:
+    """Return the cases, and how many jobs have none, by reason."""
+    cases, left_out = list[LabCase](), Counter[LeftOut]()
+    for case in found:
+        if isinstance(case, LabCase):
+            cases.append(case)
+        else:
+            left_out[case] += 1
+    return LabCases(tuple(cases), source, tuple(sorted(left_out.items())))
 
 
 def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str, Any]]]:
