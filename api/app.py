@@ -52,9 +52,9 @@ from worker.telemetry.setup import start_telemetry
 
 _MODULES = (
     submit,
+    bulk_actions,
     jobs,
     job_actions,
-    bulk_actions,
     job_token,
     pauses,
     quarantine,

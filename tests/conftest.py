@@ -69,7 +69,7 @@ def long_store_timeouts(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     """An API in this process waits 40 times as long for Redis, so that a busy machine causes no 503."""
     store_deadline = sys.modules.get("api.runtime.store_deadline")
     if store_deadline is not None and request.node.get_closest_marker("production_timeouts") is None:
-        monkeypatch.setattr(store_deadline, "store_timeout", lambda seconds: asyncio.timeout(40 * seconds))
+        monkeypatch.setattr(store_deadline, "StoreTimeout", lambda seconds: asyncio.timeout(40 * seconds))
 
 
 @pytest.fixture

@@ -9,6 +9,11 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
+_POOL_BYTES: Final = 4096
+_pool: list[bytes] = []
+"""At most a few blocks of random bytes, read ahead because each read is a call into the kernel."""
+os.register_at_fork(after_in_child=_pool.clear)  # or parent and child would hand out the same bytes
+
 
 class Clock:
     """Provides the machine's clock and random numbers. Tests replace it."""
@@ -26,8 +31,16 @@ class Clock:
         await asyncio.sleep(seconds)
 
     def random_bytes(self, size: int) -> bytes:
-        """Return unguessable bytes, for ids, tokens and keys."""
-        return os.urandom(size)
+        """Return unguessable bytes, for ids, tokens and keys; each byte is handed out once."""
+        try:
+            block = _pool.pop()  # atomic: no other thread has this block
+        except IndexError:
+            block = b""
+        if len(block) < size:
+            block = os.urandom(max(size, _POOL_BYTES))
+        if len(block) > size:
+            _pool.append(block[size:])
+        return block[:size]
 
     def random(self) -> float:
         """Return a number in [0, 1), for jitter, never for secrets."""

@@ -93,7 +93,7 @@ class AppContext:
     webhook_turns: BoundedTurns
     request_limits: RequestLimits
     console: ConsoleState
-    large_work: LargeWork = field(default_factory=LargeWork)
+    large_work: LargeWork
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
@@ -111,6 +111,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     notices = SafetyNotices(redis, settings.audit_ttl)
+    request_limits = RequestLimits(settings)
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
     broadcaster = Broadcaster(redis)
     return AppContext(
@@ -138,7 +139,6 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         store_watch=store_watch,
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
-        request_limits=RequestLimits(settings),
         console=ConsoleState(
             ConsoleSessions(ConsoleAccess(redis, clock), key_cache, clock),
             LoginAttempts(clock),
@@ -146,6 +146,8 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
             JobChanges(broadcaster, clock),
             JobLists(clock),
         ),
+        request_limits=request_limits,
+        large_work=LargeWork(request_limits.is_shared),
     )
 
 

@@ -17,7 +17,10 @@ from typing import Any, Final
 from worker.settings import Settings
 
 MAX_ACTIVE: Final = 16
-"""How many running requests of one app are worked on at a time; it fills a round trip to Redis."""
+"""How many running requests of one app are worked on at a time while other apps send requests, too."""
+MAX_ACTIVE_ALONE: Final = 32
+"""The same of an app that sent the last _ALONE requests; it fills two round trips to Redis, and more gain nothing."""
+_ALONE: Final = 2_000
 _SLOT: Final = "vigil.slot"
 _RETRY_AFTER_S: Final = 1
 _RETRY_AFTER_WAIT_S: Final = 5
@@ -50,9 +53,9 @@ class _AppUsage:
         self.active = 0
         self.queue: deque[asyncio.Future[None]] = deque()
 
-    def release(self) -> None:
-        """Give the place of an active request to the next one of the queue."""
-        while self.queue:
+    def release(self, max_active: int) -> None:
+        """Give the place of an active request to the next one of the queue, if no more than `max_active` are active."""
+        while self.queue and self.active <= max_active:
             turn = self.queue.popleft()
             if not turn.done():
                 turn.set_result(None)
@@ -72,6 +75,25 @@ class RequestLimits:
         self.max_running, self.max_waiting = settings.max_requests, settings.max_waiting
         self.running, self.waiting = 0, 0
         self._apps: dict[str, _AppUsage] = {}
+        self._latest = ""
+        self._shared = 0
+
+    def note_request_of(self, app: str) -> None:
+        """Note which app sends a request. Counted, not timed: reading a clock costs as much as all of this."""
+        if app != self._latest:
+            self._shared = _ALONE if self._latest else 0
+            self._latest = app
+        elif self._shared:
+            self._shared -= 1
+
+    def is_shared(self) -> bool:
+        """Return whether more than one app has sent requests of late."""
+        return self._shared > 0
+
+    @property
+    def max_active(self) -> int:
+        """How many running requests of one app are worked on at a time now."""
+        return MAX_ACTIVE if self._shared else MAX_ACTIVE_ALONE
 
     def usage(self, app: str) -> _AppUsage:
         """Return what this app has open."""
@@ -122,7 +144,8 @@ class RequestSlot:
             raise LimitReached(self._kind, limit)
         usage.counts[self._kind] += 1
         self._app = usage
-        if usage.active < MAX_ACTIVE:
+        self._limits.note_request_of(app)
+        if usage.active < self._limits.max_active:
             usage.active += 1
             self._active = True
             return True
@@ -148,14 +171,14 @@ class RequestSlot:
         """Let another request of the app be worked on: this one waits for its client, or for something to happen."""
         if self._active and self._app is not None:
             self._active = False
-            self._app.release()
+            self._app.release(self._limits.max_active)
 
     async def resume(self) -> None:
         """Wait until it is the request's turn to be worked on again."""
         usage = self._app
         if usage is None or self._active:
             return
-        if usage.active < MAX_ACTIVE:
+        if usage.active < self._limits.max_active:
             usage.active += 1
         else:
             turn = asyncio.get_running_loop().create_future()
@@ -164,7 +187,7 @@ class RequestSlot:
                 await turn
             except asyncio.CancelledError:
                 if not turn.cancelled():
-                    usage.release()
+                    usage.release(self._limits.max_active)
                 raise
         self._active = True
 

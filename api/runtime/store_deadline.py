@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
+from types import TracebackType
 from typing import Final, TypeVar
 
 from starlette.requests import Request
@@ -33,37 +33,42 @@ async def with_deadline(request: Request, operation: Awaitable[T]) -> T:
 async def with_timeout(seconds: float, operation: Awaitable[T]) -> T:
     """Return the result of a store operation; raise StoreUnavailable after `seconds`."""
     try:
-        async with store_timeout(seconds):
+        async with StoreTimeout(seconds):
             return await operation
     except TimeoutError:
         raise StoreUnavailable("Redis took too long") from None
 
 
-@contextlib.asynccontextmanager
-async def store_timeout(seconds: float) -> AsyncIterator[None]:
+class StoreTimeout:
     """Raise TimeoutError in the block after `seconds`, in which this process itself was able to read an answer.
 
     A loop that comes late to the timer comes late to the answers that have arrived, too; then the block gets more
     time, up to _MAX_LATENESS times as much, and Redis is not blamed for what kept this process busy.
     """
-    loop = asyncio.get_running_loop()
-    due, last = loop.time() + seconds, loop.time() + _MAX_LATENESS * seconds
-    timer: asyncio.TimerHandle | None = None
 
-    def check() -> None:
-        nonlocal due, timer
-        now = loop.time()
-        late = now - due
-        if late > _ON_TIME_S and now < last:
-            due = min(last, now + 4 * late)  # an answer takes a few turns of the loop
-            timer = loop.call_at(due, check)
+    __slots__ = ("_block", "_due", "_last", "_loop", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._due, self._last = now + seconds, now + _MAX_LATENESS * seconds
+        self._block = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        self._timer = self._loop.call_at(self._due, self._check)
+        await self._block.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._block.__aexit__(kind, error, trace)
+
+    def _check(self) -> None:
+        now = self._loop.time()
+        late = now - self._due
+        if late > _ON_TIME_S and now < self._last:
+            self._due = min(self._last, now + 4 * late)  # an answer takes a few turns of the loop
+            self._timer = self._loop.call_at(self._due, self._check)
         else:
-            block.reschedule(now)
-
-    timer = loop.call_at(due, check)
-    try:
-        async with asyncio.timeout(None) as block:
-            yield
-    finally:
-        if timer is not None:
-            timer.cancel()
+            self._block.reschedule(now)

@@ -97,8 +97,11 @@ MetaKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_no_
 MetaValue = Annotated[str, Field(max_length=512)]
 Url = Annotated[str, Field(min_length=1, json_schema_extra={"format": "uri", "maxLength": MAX_URL_LENGTH})]
 """Any text: `worker.webhooks.guard` alone parses URLs, and says what is wrong with one."""
+NamedJob = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_no_nul)]
+"""A job's id, in any of its forms."""
 ActionName = Literal["cancel", "rerun", "redeliver", "delete_content"]
 StatusName = Annotated[str, AfterValidator(_status), WithJsonSchema({"type": "string", "enum": list(Status)})]
+AnyText = Annotated[str, AfterValidator(_no_nul)]
 Searched = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_nul)]
 EventName = Annotated[str, AfterValidator(_event), WithJsonSchema({"type": "string", "enum": sorted(FACTS)})]
 
@@ -138,12 +141,12 @@ class JobFilter(Spec):
 
     status: Annotated[tuple[StatusName, ...], Field(max_length=len(Status), strict=False)] = ()
     """One of these."""
-    model: Searched | None = None
+    model: AnyText | None = None
     """As requested."""
     served_model: Searched | None = None
     code: Searched | None = None
     """Of the job's error or block: Vigil's own, or the provider's."""
-    end_user: Searched | None = None
+    end_user: AnyText | None = None
     metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=16)] = {}
     """All of these."""
     request_id: Searched | None = None
@@ -171,7 +174,7 @@ class JobActionsRequest(Spec):
     """One action on many jobs: those of a list, or those that fit a filter."""
 
     action: ActionName
-    ids: Annotated[tuple[Searched, ...], Field(min_length=1, max_length=1_000, strict=False)] | None = None
+    ids: Annotated[tuple[NamedJob, ...], Field(min_length=1, max_length=1_000, strict=False)] | None = None
     filter: JobFilter | None = None
     """At least one condition. Without `status`, only jobs on which the action can have an effect."""
     limit: Annotated[int, Field(ge=1, le=1_000)] = 100

@@ -19,9 +19,10 @@ import json
 import resource
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -51,6 +52,7 @@ _MAX_RATIO = 2.0
 _BODY = {"model": "gpt-5.6-sol", "input": "Why is the sky blue? " * 20}
 _POLLS = 5_100
 _STREAMS = 5_000
+_APP_BYTES = 100 * 2**20  # what one app's jobs may hold, so that it is reached within a window
 _MAX_IDLE = 5.0  # seconds; the server closes idle connections after 30
 
 
@@ -187,6 +189,40 @@ async def half_webhooks(target: Target, until: float) -> None:
     await _many(3_000, until, one)
 
 
+_WORST_BODIES = (
+    {"model": "gpt-5.6-sol", "input": "x", **{f"unknown{i}": 1 for i in range(8_000)}},
+    {"model": "gpt-5.6-sol", "input": ("1" * 3_999 + "x") * 250},
+    {"model": "gpt-5.6-sol", "input": "x", "policy": {"fallback": [""] * 200_000}},
+    {"model": "gpt-5.6-sol", "input": [{"role": "user", "content": "x"}] * 25_000},
+)
+
+
+@attack(1, "the worst bodies of up to 1 MiB, four connections, each again as soon as it is answered")
+async def worst_bodies(target: Target, until: float) -> None:
+    """Send bodies that are long to parse, to check or to refuse."""
+    await _repeat(target, until, [post("/v1/jobs", body, target.key) for body in _WORST_BODIES])
+
+
+@attack(5, "jobs of 780 kB that begin in six days, four connections, each again as soon as it is answered")
+async def full_queue(target: Target, until: float) -> None:
+    """Fill Redis with jobs that wait."""
+    begins = (Clock().now() + timedelta(days=6)).isoformat()
+    body = {"model": "gpt-5.6-sol", "input": "x" * 780_000, "not_before": begins}
+    await _repeat(target, until, [post("/v1/jobs", body, target.key)] * 4)
+
+
+async def _repeat(target: Target, until: float, requests: Sequence[bytes]) -> None:
+    """Send each request over a connection of its own, again and again."""
+
+    async def one(request: bytes) -> None:
+        while asyncio.get_running_loop().time() < until:
+            writer = await _open(target, request, wait=5.0)
+            if writer is not None:
+                writer.close()
+
+    await asyncio.gather(*(one(request) for request in requests))
+
+
 async def attack_from_outside(name: str, port: int, key: str, job: str, seconds: float) -> None:
     """Run one attack, and print what it got."""
     target = Target(port, key, job)
@@ -266,7 +302,7 @@ async def bench(args: argparse.Namespace) -> Report:
     async with Deployment() as deployment:
         server, port = await deployment.valkey("data"), free_port()
         attacker, own = await _keys(server.url)
-        env = {"VIGIL_REDIS_URL": server.url, "VIGIL_LOG_LEVEL": "WARNING"}
+        env = {"VIGIL_REDIS_URL": server.url, "VIGIL_LOG_LEVEL": "WARNING", "VIGIL_APP_MAX_BYTES": str(_APP_BYTES)}
         api = await deployment.start(VIGIL, "api", "--port", str(port), env=env)
         await deployment.until("the API's readiness", lambda: answers(port, "/readyz"))
         line = await Line.open(port)

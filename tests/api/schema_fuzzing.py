@@ -97,7 +97,7 @@ def _print_error(_: str, error: BaseException, __: dict[str, object]) -> None:
 
 def _wait_longer_for_the_store() -> None:
     """Let the API wait 40 times as long for Redis, so that a busy machine causes no 503."""
-    store_deadline.store_timeout = lambda seconds: asyncio.timeout(40 * seconds)  # type: ignore[assignment]
+    store_deadline.StoreTimeout = lambda seconds: asyncio.timeout(40 * seconds)  # type: ignore[assignment]
 
 
 async def _by_hand(seed: int, seconds: float, more: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -66,3 +67,47 @@ async def test_an_error_is_that_of_the_work(work):
     with pytest.raises(ZeroDivisionError):
         await work.run("a", LARGE, lambda: 1 // 0)
     assert await work.run("a", LARGE, str) == ""
+
+
+async def ended(work: LargeWork, app: str, name: str, done: list[str], seconds: float = 0.0) -> None:
+    await work.run(app, LARGE, time.sleep, seconds)
+    done.append(name)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_an_app_rests_after_long_work_only_while_others_send_requests(shared):
+    work, done = LargeWork(lambda: shared), list[str]()
+    await ended(work, "busy", "first", done, seconds=0.2)
+    tasks = [asyncio.create_task(ended(work, "busy", f"busy {i}", done)) for i in range(2)]
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(ended(work, "other", "other", done)))
+    began = time.monotonic()
+    await asyncio.gather(*tasks)
+    if shared:
+        assert done == ["first", "other", "busy 0", "busy 1"]
+        assert time.monotonic() - began > 0.5
+    else:
+        assert done == ["first", "busy 0", "busy 1", "other"]
+    work.close()
+
+
+async def test_a_rest_ends_once_the_app_is_alone():
+    shared = True
+    work, done = LargeWork(lambda: shared), list[str]()
+    await ended(work, "busy", "first", done, seconds=0.2)
+    shared = False
+    began = time.monotonic()
+    await ended(work, "busy", "second", done)
+    assert time.monotonic() - began < 0.5
+    work.close()
+
+
+async def test_who_leaves_during_the_apps_rest_keeps_nobody_waiting():
+    work, done = LargeWork(lambda: True), list[str]()
+    await ended(work, "busy", "first", done, seconds=0.1)
+    gone, stays = (asyncio.create_task(ended(work, "busy", name, done)) for name in ("gone", "stays"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, stays, return_exceptions=True)
+    assert done == ["first", "stays"]
+    work.close()

@@ -88,6 +88,19 @@ def test_each_rule_of_the_price(here: Here, words: tuple[str, ...], total: str) 
     assert output[1].split()[-1] == total
 
 
+@pytest.mark.parametrize(("term", "options"), [("tier", ("--tier", "ultrafast")), ("window", ("--window", "8h"))])
+def test_a_model_without_a_price_for_the_terms_is_named(vigil: Vigil, term: str, options: tuple[str, ...]) -> None:
+    args = ("cost", "--input", "1M", "--at", "2026-11-29", *options)
+    models = {row["model"]: row for row in json.loads(vigil(*args, "--json").stdout)["models"]}
+    unpriced = {name for name, row in models.items() if row["unpriced"]}
+    assert unpriced, "every model has this price: the test needs another term"
+    assert all(models[name]["unpriced"] == [term] for name in unpriced)
+    standard = {row["model"]: row["total"] for row in json.loads(vigil(*args[:5], "--json").stdout)["models"]}
+    assert {name for name, row in models.items() if row["total"] == standard[name]} >= unpriced
+    line = next(line for line in vigil(*args).stdout.splitlines() if line.startswith("At Standard prices"))
+    assert {name.strip(" .") for name in line.partition(": ")[2].split(",")} == unpriced
+
+
 @pytest.mark.parametrize(
     "words",
     [("--tier", "warp"), ("--window", "9h"), ("--tier", "fast", "--window", "2h"), ("--at", "yesterday"),

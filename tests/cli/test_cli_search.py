@@ -75,10 +75,10 @@ def test_submit_sends_all_that_the_api_takes(up: Up) -> None:
     far = up("submit", "x", *words)
     assert "/not_before" in far.stderr, "the API judges the time"
     words[3] = up.json("get", ended(up, "normal"))["created_at"]
-    job = up.json("submit", "x", *words, "--webhook", "http://127.0.0.1:9/h", "--webhook-event", "job.failed")
-    assert (job["priority"], job["not_before"], job["webhook"]["url"]) == ("low", words[3], "http://127.0.0.1:9/h")
-    policy = up.json("audit", "show", job["id"])[0]["data"]["policy"]
+    job = up.json("submit", "x", *words, "--webhook", "https://app.example/h", "--webhook-event", "job.failed")
+    assert (job["priority"], job["not_before"], job["webhook"]["url"]) == ("low", words[3], "https://app.example/h")
+    policy = up.json("audit", "show", job["id"])["data"][0]["data"]["policy"]
     assert (policy["fallback"], policy["require_model"], policy["max_attempts"]) == (["gpt-5.6-terra"], True, 2)
     assert (policy["on_delay"]["model"], policy["queue_deadline_seconds"]) == ("gpt-5.6-luna", 90.0)
     none = up.json("submit", "x", "--fallback", "none")
-    assert up.json("audit", "show", none["id"])[0]["data"]["policy"]["fallback"] == []
+    assert up.json("audit", "show", none["id"])["data"][0]["data"]["policy"]["fallback"] == []

@@ -64,6 +64,15 @@ class _Workload:
     terms: CallTerms
     long_context: bool
 
+    def unpriced_terms(self, model: Model, at: datetime) -> list[str]:
+        """Return the terms for which the model's prices have no factor: "tier" or "window"."""
+        row, tier = row_at(model, at), tier_name(self.terms.service_tier) or STANDARD
+        if row is None:
+            return []
+        window = self.terms.window
+        missing = {"tier": tier != STANDARD and tier not in row.tiers, "window": window and window not in row.windows}
+        return [name for name, is_missing in missing.items() if is_missing]
+
     def costs(self, catalogue: Catalogue, model: Model, at: datetime) -> list[Decimal] | None:
         """Return the costs of input, output and both; None if the model has no price at this time."""
         if row_at(model, at) is None:
@@ -117,13 +126,19 @@ def cost(
     workload = _Workload(usage, terms, long_context)
     found = {one.id: workload.costs(catalogue, one, moment) for one in named.values()}
     if as_json:
-        rows = [_json_row(named[name], costs, moment) for name, costs in found.items()]
+        rows = [
+            {**_json_row(named[name], costs, moment), "unpriced": workload.unpriced_terms(named[name], moment)}
+            for name, costs in found.items()
+        ]
         print(json.dumps({"currency": "USD", "at": f"{moment:%Y-%m-%dT%H:%M:%SZ}", "models": rows}, indent=2))
         return
     shown = {name: costs for name, costs in found.items() if costs is not None or model}
     table = [(name, *(map(format_dollars, costs) if costs else "---")) for name, costs in shown.items()]
     print_columns(("MODEL", *(name.upper() for name in _COLUMNS)), table, right=True)
     _print_sources([named[name] for name in shown], moment)
+    if standard := [name for name in shown if workload.unpriced_terms(named[name], moment)]:
+        term = f"the tier {tier}" if tier is not None else f"the window {window}"
+        print(f"At Standard prices, because none is known for {clean(term)}: {', '.join(map(clean, standard))}.")
     if missing := [name for name, costs in found.items() if costs is None]:
         print(f"No price on that day: {', '.join(map(clean, missing))}.")
 

@@ -124,6 +124,8 @@ def parse(table: Mapping[str, Any], *, unknown_checked: bool = False) -> Catalog
 
 def dollars(amount: Decimal) -> str:
     """Format money with at least six decimals, and with more only if they are needed to stay exact."""
+    if not amount:
+        return "0.000000"
     exact = amount.normalize()
     exponent = exact.as_tuple().exponent
     places = max(6, -exponent if isinstance(exponent, int) else 6)

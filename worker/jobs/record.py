@@ -317,6 +317,8 @@ class Job(Frozen):
     @property
     def total_cost(self) -> Decimal | None:
         """Return the sum over all attempts that have a price; None if attempts have ended and none has one."""
+        if not self.attempts:
+            return Decimal(0)
         priced = [a.cost for a in self.attempts if a.cost is not None]
         ended = any(a.outcome is not None for a in self.attempts)
         return sum(priced, Decimal(0)) if priced or not ended else None

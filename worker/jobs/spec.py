@@ -8,7 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 Action = Literal["wait", "offer", "switch", "race", "draft"]
 Priority = Literal["low", "default", "high"]
@@ -25,7 +25,12 @@ def _money(value: object, info: ValidationInfo) -> object:
     return Decimal(str(value)) if isinstance(value, int | float | str) else value
 
 
-Money = Annotated[Decimal, BeforeValidator(_money), Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Money = Annotated[
+    Decimal,
+    BeforeValidator(_money),
+    Field(ge=0, le=1_000_000, allow_inf_nan=False),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1_000_000}, mode="validation"),
+]
 
 
 class Spec(BaseModel):

@@ -90,6 +90,7 @@ def job_view(
     done = answer if job.status is Status.COMPLETED else {}
     hook = private.get("webhook")
     draft, draft_model, draft_state = _draft(job, answer)
+    cost = _cost(job)
     return {
         "id": job.id,
         "object": "job",
@@ -113,8 +114,8 @@ def job_view(
         "refusal": done.get("refusal"),
         "input_changes": input_changes(job),
         "usage": _job_usage(job),
-        "cost": _cost(job),
-        "cost_reason": "price_unknown" if job.total_cost is None else None,
+        "cost": cost,
+        "cost_reason": "price_unknown" if cost is None else None,
         "safety": {
             "state": _text(job.safety_state),
             "checks": [_check(check) for check in job.checks],

@@ -16,6 +16,7 @@ from worker.store import keys
 from worker.store.commands import Command
 from worker.store.errors import store_errors
 
+_MOST_BYTES_OF_CHARACTER: Final = 4  # in UTF-8
 ALWAYS_TAKEN: Final = 2**20 - 1024
 """Bytes of one value that every server accepts: proto-max-bulk-len can't be set below 1 MiB."""
 
@@ -27,9 +28,13 @@ async def check_writable(redis: ArqRedis) -> None:
 
 
 def largest_argument(commands: Sequence[Command]) -> int:
-    """Return the size in bytes of the largest argument of these commands."""
-    arguments = (argument for command in commands for argument in command)
-    return max((len(a) if isinstance(a, bytes) else len(str(a).encode()) for a in arguments), default=0)
+    """Return the size in bytes of the largest argument of these commands; if all are small, a bound that is faster."""
+    longest = max([len(a) for command in commands for a in command if isinstance(a, (bytes, str))], default=0)
+    bound = _MOST_BYTES_OF_CHARACTER * longest
+    if bound <= ALWAYS_TAKEN:
+        return bound
+    texts = [len(a.encode()) for command in commands for a in command if isinstance(a, str)]
+    return max(longest, max(texts, default=0))
 
 
 async def must_fit(redis: ArqRedis, size: int) -> None:

@@ -31,9 +31,13 @@ class KeptSecrets:
         self._redis, self._clock, self._known = redis, clock, dict(given or {})
         self._keyring = keyring_of(redis)
 
+    def known(self, name: str) -> bytes | None:
+        """Return the secret of this name, or None if this process has not read it yet."""
+        return self._known.get(name)
+
     async def get(self, name: str) -> bytes:
         """Return the secret of this name: given, stored, or created now."""
-        known = self._known.get(name)
+        known = self.known(name)
         if known is not None:
             return known
         key, sealed_as = keys.secret(name), secret_name(name)

@@ -57,6 +57,7 @@ _READS: Final[tuple[Arguments, ...]] = (
     ("ZCARD", _K),
     ("ZCOUNT", _K, "0", "1"),
     ("ZINTER", "1", _K),
+    ("ZMSCORE", _K, "m"),
     ("ZRANGE", _K, "0", "0"),
     ("ZRANGEBYSCORE", _K, "0", "1"),
     ("ZRANK", _K, "m"),
@@ -124,6 +125,7 @@ PREFIXES: Final[tuple[str, ...]] = (
         keys.WORKERS,
     ),
     *(keys.job_input("x"), keys.job_output("x"), keys.app("x"), keys.chain_records("x"), keys.SETTLED, keys.SENDING),
+    keys.terms("x"),
     "arq:queue",
     "arq:job:x",
 )
