@@ -35,7 +35,7 @@ async def test_rows_change_and_come_by_themselves(stack: BrowserStack) -> None:
         await visitor.log_in(key)
         await visitor.open("/jobs")
         row = page.locator(f'[data-row="{first}"]')
-        await expect(row).to_contain_text("signalled, began", timeout=30_000)
+        await expect(row).to_contain_text(re.compile(r"checking.*signalled.*began", re.DOTALL), timeout=30_000)
         (newer,) = await _waiting(stack, text, 1)
         await expect(page.locator(f'[data-row="{newer}"]')).to_contain_text("scheduled", timeout=30_000)
         stack.stage.hurry()

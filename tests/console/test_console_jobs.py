@@ -57,9 +57,7 @@ async def test_a_form_without_javascript_makes_a_clean_address(console):
     )
 
 
-@pytest.mark.parametrize(
-    "query", ["?status=nonsense", "?created_after=yesterday", "?metadata=nokey", "?model=" + "x" * 300, "?cursor=x"]
-)
+@pytest.mark.parametrize("query", ["?status=nonsense", "?created_after=yesterday", "?metadata=nokey", "?cursor=x"])
 async def test_a_filter_that_cant_be_is_explained_and_can_be_removed(console, query):
     answer = await (await console.logged_in()).get(JOBS + query)
     assert answer.status_code == 422
@@ -146,8 +144,8 @@ async def test_checks_are_states_of_their_own(console, redis):
     cleared = await under_way(console, redis, key, check(), (ev.CheckEnded(ended_by="output"), 1))
     page = (await visitor.get(JOBS)).text
     parts = dict(zip(rows(page), re.split(r"<tr data-row=", page)[1:], strict=True))
-    assert "suspected, began" in parts[suspected]
-    assert "signalled, began" in parts[signalled]
+    assert re.search(r"s-suspected.*checking<.*suspected.*began", parts[suspected], re.DOTALL)
+    assert re.search(r"s-signalled.*checking<.*signalled.*began", parts[signalled], re.DOTALL)
     assert "began" not in parts[cleared]
     assert "held" in parts[cleared]
 
