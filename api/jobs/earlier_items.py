@@ -128,6 +128,18 @@ def names_state(body: Submit) -> bool:
     return any(body.params.get(name) for name in _FIELDS) or bool(_references(body.input))
 
 
+def names_of(body: Submit) -> tuple[str | None, str | None]:
+    """Return (the response that the request continues, its conversation), as the job that it makes keeps them."""
+    previous, conversation = _named(body.params)
+    return (ids.response_id_of(ids.job_id_of(previous)) if previous is not None else None), conversation
+
+
+def named_by(stored: StoredJob) -> tuple[str | None, str | None]:
+    """Return (the response that this job continues, its conversation)."""
+    state = stored.private.get("state") or {}
+    return state.get(_PREVIOUS), state.get(_CONVERSATION)
+
+
 def _named(params: dict[str, Any]) -> tuple[str | None, str | None]:
     """Return (the response that is continued, the conversation); raise a Problem for anything that is no name."""
     previous, conversation = params.get(_PREVIOUS) or None, params.get(_CONVERSATION)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from api.jobs.earlier_items import Earlier, conversation_problem, find_earlier, names_state
+from api.jobs.earlier_items import Earlier, conversation_problem, find_earlier, named_by, names_of, names_state
 from api.jobs.provider_state import check_references
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
@@ -23,8 +23,13 @@ from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.requests import OWNED_PARAMS, EndUser, Submit
 from api.web.problems import Fault, Problem, bad_field, fault
 from api.web.rate_limit_headers import quota_of
+from worker.jobs import ids
 from worker.jobs.conversation import Conversation
+<<<<<<< HEAD
 from worker.jobs.errors import ContentTooLarge, QueueFull, RateExceeded, Refused, StoreUnavailable
+=======
+from worker.jobs.errors import ContentTooLarge, EarlierCallerWaits, QueueFull, RateExceeded, Refused
+>>>>>>> wt-state
 from worker.jobs.events import Queued
 from worker.jobs.input_items import MAX_BYTES, KeptItem
 from worker.jobs.record import Job
@@ -126,10 +131,13 @@ async def submit(
     idempotency_key: str | None,
     meter: RateMeter,
     base: str,
-    *,
     caller: Caller | None = None,
+<<<<<<< HEAD
     upload: Upload | None = None,
     media_sizes: Sequence[int] = (),
+=======
+    *,
+>>>>>>> wt-state
     rerun_of: Job | None = None,
     names: RequestNames | None = None,
 ) -> tuple[StoredJob, bool]:
@@ -143,6 +151,10 @@ async def submit(
         repeated = await context.jobs.find_repeated(key.app, idempotency_key, digests.request)
         if repeated is not None:
             return repeated, True
+    if caller is not None and names_state(body):
+        joined = await _joined(context, key.app, body, caller)
+        if joined is not None:
+            return joined, True
     earlier = await find_earlier(context, key.app, body)
     body = await check_request(context, key.app, earlier.request, names)
     with publishing(trace) as (trace_headers, published):
@@ -157,6 +169,20 @@ async def submit(
         stored, replayed = await _create(context, key, body, new, earlier.conversation, own)
         published(stored.job.id)
         return stored, replayed
+
+
+async def _joined(context: AppContext, app: str, body: Submit, caller: Caller) -> StoredJob | None:
+    """Return the job of the request that an SDK repeats, or None. Its first try may have changed what it continues."""
+    job_id = await context.callers.join(app, caller)
+    if job_id is None:
+        return None
+    stored = await context.jobs.load(job_id, locked=True) if ids.is_job_id(job_id) else None
+    if stored is not None and stored.job.app == app and stored.job.content_removed is None:
+        same = (stored.job.requested_model, named_by(stored)) == (body.model, names_of(body))
+        if same:
+            return stored
+    await context.callers.end(app, caller, job_id, answered=True)
+    return None
 
 
 async def _continuing(
@@ -200,7 +226,7 @@ async def _create(
         raise conversation_problem(refused) from None
     try:
         stored, replayed = await context.jobs.submit(new)
-    except (Refused, RateExceeded, QueueFull, ContentTooLarge):  # there is no such job; after an outage there may be
+    except (Refused, RateExceeded, QueueFull, ContentTooLarge, EarlierCallerWaits):  # there is no such job, surely
         await conversations.give_up(key.app, conversation.id, job_id)
         raise
     if replayed:

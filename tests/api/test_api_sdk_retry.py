@@ -319,3 +319,28 @@ async def test_a_chat_job_that_fails_has_its_status_because_its_head_waits(api, 
     assert b"x-should-retry: false" in head
     client.close()
     assert Status.FAILED.value in str(await redis.hget(keys.job(job_id), "rec"))
+
+
+async def test_a_retry_in_a_conversation_joins_its_turn_also_once_that_has_ended(settings, redis, clock, valkey_url):
+    async with Stage(redis, valkey_url, speed=200.0) as stage, running(settings, redis, clock) as api:
+        await stage.worker()
+        key = await api.key()
+        async with AsyncOpenAI(base_url=f"{api.base_url}/v1", api_key=key, max_retries=0) as client:
+            made = await client.conversations.create()
+            body = {"model": SOL, "input": "[[sim: silent_delay hold=50000]] Hi", "conversation": made.id}
+            job_id = await send_and_leave(api, redis, key, "/v1/responses", body, **FIRST)
+            second = await send(api, key, "/v1/responses", body, **SECOND)
+
+            async def joined():
+                return not (await callers(redis))[job_id].startswith("left:")
+
+            await until("the second try to join the turn that runs", joined)
+            second.close()
+            await left(redis, job_id)
+            stage.hurry()
+            await stage.settled(job_id)
+            ended, _ = await answer(api, key, "/v1/responses", body, **THIRD)
+            assert job_of(ended) == job_id
+            assert await count(redis) == 1
+            assert stage.sim.calls()["creates"] == 1
+            assert len((await client.conversations.items.list(made.id)).data) == 2

@@ -13,7 +13,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from worker.clock import Clock
-from worker.jobs.errors import StoreUnavailable
+from worker.jobs.errors import EarlierCallerWaits, StoreUnavailable
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
@@ -31,6 +31,7 @@ class Callers:
 
     def __init__(self, redis: Redis, clock: Clock) -> None:
         self._process = clock.random_bytes(8).hex()
+        self._join = script(redis, "jobs/callers", "jobs/join")
         self._leave = script(redis, "jobs/leave_place")
         self._renew = script(redis, "jobs/renew_process")
         self._made, self._open = 0, 0
@@ -47,6 +48,21 @@ class Callers:
         self._open += 1
         self._any.set()
         return Caller(digest, f"{self._process}:{self._made}", window_seconds, "retry" if retry else "first")
+
+    async def join(self, app: str, caller: Caller) -> str | None:
+        """Return the job in which a retry takes the place of an earlier caller that has gone, or None.
+
+        For requests that can't be resolved again before that is known: what they continue may have changed since.
+        Raises EarlierCallerWaits while one waits that may go.
+        """
+        if caller.turn == "first":
+            return None
+        async with store_errors("look for an earlier try"):
+            names = [keys.callers(app, caller.digest), keys.API_PROCESSES]
+            verdict, *rest = await self._join(keys=names, args=[caller.name, caller.turn])
+        if verdict == b"OPEN":
+            raise EarlierCallerWaits
+        return str(rest[0].decode(errors="replace")) if rest else None
 
     async def end(self, app: str, caller: Caller, job_id: str, *, answered: bool) -> bool:
         """Record that the caller has its answer, or that it has gone without; return False if it had no job.
