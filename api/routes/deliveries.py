@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.redelivery import redeliver_message
+from api.jobs.webhook_messages import message_views
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
@@ -21,8 +21,6 @@ from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from api.web.validation import validate
-from worker.store.jobs.stored_job import StoredJob
-from worker.store.webhooks.outbox import OutboxMessage
 
 routes = Routes("webhooks")
 _MESSAGE_ID: Final = {**JOB_ID, "name": "message_id", "description": "`msg_…`"}
@@ -45,7 +43,7 @@ async def list_deliveries(request: Request) -> Response:
     query_params(request)
     stored = await load_own_job(request, key)
     rows = await with_deadline(request, context.outbox.of_job(stored.job.id))
-    data = await _views(request, stored, rows)
+    data = await message_views(request, stored, rows)
     page: MessageListView = {"object": "list", "data": data, "next_cursor": None}
     return json_response(page)
 
@@ -72,29 +70,5 @@ async def redeliver(request: Request) -> Response:
     if message_id not in by_id:
         raise Problem(404, "message_not_found", "The job has no such message.")
     message, deliveries = by_id[message_id]
-    message = await with_deadline(request, redeliver_message(context, stored, message))
-    return json_response((await _views(request, stored, [(message, deliveries)]))[0], 202)
-
-
-async def _views(
-    request: Request, stored: StoredJob, rows: Sequence[tuple[OutboxMessage, list[Any]]]
-) -> list[MessageView]:
-    """Return the messages as their app sees them; the URL of a deleted endpoint is no longer known."""
-    urls: dict[str, Any] = {"": (stored.private.get("webhook") or {}).get("url")}
-    if any(message.endpoint for message, _ in rows):
-        endpoints = await with_deadline(request, context_of(request).endpoints.of_app(stored.job.app))
-        urls |= {one.id: one.url for one in endpoints}
-    return [
-        {
-            "id": message.id,
-            "type": message.type,
-            "seq": message.seq,
-            "url": urls.get(message.endpoint),
-            "endpoint": message.endpoint or None,
-            "state": message.state,
-            "created_at": message.created_at,
-            "next_try_at": message.next_try_at,
-            "deliveries": deliveries,
-        }
-        for message, deliveries in rows
-    ]
+    message = await with_deadline(request, redeliver_message(context, key.app, message))
+    return json_response((await message_views(request, stored, [(message, deliveries)]))[0], 202)

@@ -7,15 +7,15 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.deployment_status import read_deployment, status_view
 from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
-from api.schema.account_view import account_view, rates_view
 from api.schema.documented_route import Routes
 from api.schema.openapi import TEXT, operation
 from api.schema.requests import EmptyBody
 from api.schema.responses import ModelListView, ModelProblemView, ModelView
 from api.schema.status_responses import StatusView
-from api.schema.views import may_see_pause, model_view, pause_view
+from api.schema.views import model_view
 from api.web.auth import authorize
 from api.web.body import read_optional_json
 from api.web.params import query_params
@@ -24,7 +24,6 @@ from api.web.responses import json_response
 from api.web.validation import validate
 from api.web.waiting import wait_for
 from worker.safety.access import ModelAccess
-from worker.store.apps import ApiKey
 
 routes = Routes()
 _PROBE_TIMEOUT_S: Final = 10.0
@@ -119,17 +118,5 @@ async def status(request: Request) -> Response:
     """Returns how many jobs wait and run, the workers, the provider's account, open circuits and pauses."""
     key = await authorize(request, "read")
     query_params(request)
-    return json_response(await with_deadline(request, _status(context_of(request), key)))
-
-
-async def _status(context: AppContext, key: ApiKey) -> StatusView:
-    deployment = context.deployment
-    account = await deployment.account()
-    return {
-        "queue": await deployment.queue(),
-        "workers": await deployment.workers(),
-        "account": account_view(account),
-        "rates": rates_view(account),
-        "circuits": await deployment.circuits(),
-        "pauses": [pause_view(one) for one in await context.pauses.list() if may_see_pause(one, key)],
-    }
+    found = await with_deadline(request, read_deployment(context_of(request)))
+    return json_response(status_view(found, key))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.support import packet_of
 from api.runtime.context import context_of
-from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import JOB, JOB_ID, json_body, operation
 from api.schema.requests import SupportPacketRequest
@@ -15,9 +15,6 @@ from api.web.body import read_json
 from api.web.params import header_values, query_params
 from api.web.responses import json_response
 from api.web.validation import validate
-from worker.jobs.view import shown_message
-from worker.safety.packet import ShownMessage, build_packet
-from worker.safety.packet_advice import AccountFacts
 from worker.safety.packet_schema import SupportPacketView
 from worker.safety.redact import Redacted, redact
 from worker.store.jobs.stored_job import StoredJob
@@ -68,16 +65,7 @@ async def describe_support_packet(request: Request) -> Response:
 
 
 async def _packet(request: Request, stored: StoredJob, description: Redacted | None) -> Response:
-    context, job = context_of(request), stored.job
-    output = (await with_deadline(request, context.job_access.outputs([job.id]))).get(job.id) or {}
-    by_name = await with_deadline(request, context.job_access.notices(stored.notices))
-    notices = [by_name[name] for name in stored.notices if name in by_name]
-    messages = {attempt.number: ShownMessage(*shown_message(attempt, output)) for attempt in job.attempts}
-    settings = context.settings
-    account = AccountFacts(
-        settings.surface, settings.account_email, settings.openai_org_id, settings.codex_workspace_id
-    )
-    body = build_packet(job, messages, notices, description, context.clock.now(), account)
+    body = await packet_of(request, stored, description)
     if "application/json" in ",".join(header_values(request.scope, b"accept")):
         return json_response(body)
     return Response(body["text"], media_type="text/plain; charset=utf-8")

@@ -72,6 +72,13 @@ class Watcher:
         self._closing = True
         self._pending.set()
 
+    def take(self) -> bool:
+        """Return whether anything happened since the last call, without waiting."""
+        pending = self._pending.is_set()
+        self._pending.clear()
+        self._clear()
+        return pending
+
     async def next(self, seconds: float) -> Notification | None:
         """Return what happened since the last call; wait up to `seconds` for it, then return None."""
         if not self._pending.is_set():

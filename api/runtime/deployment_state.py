@@ -5,6 +5,8 @@ Holds the Redis client, so that routes need none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.spec import Priority
@@ -13,10 +15,13 @@ from worker.safety.endpoint import EndpointFit
 from worker.store.admission import circuit_breaker, model_access
 from worker.store.admission.circuit_breaker import OpenCircuit
 from worker.store.connection.pool import Redis
-from worker.store.provider import account_state
+from worker.store.provider import account_state, durations, request_counts
 from worker.store.provider.account_state import AccountState
+from worker.store.provider.durations import Durations
+from worker.store.provider.request_counts import RequestBucket
 from worker.store.provider.safety_notices import SafetyNotices
-from worker.store.stats import metrics, queue_depth, worker_registry
+from worker.store.stats import app_counts, metrics, queue_depth, worker_registry
+from worker.store.stats.app_counts import AppCounts
 from worker.store.stats.metrics import ScaleDemand
 from worker.store.stats.queue_depth import QueueDepths
 from worker.store.stats.queue_places import QueuePlaces
@@ -28,15 +33,26 @@ class DeploymentState:
     """Reads that concern no single job."""
 
     def __init__(
-        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, app_limit: int = 0
+        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, queue_places: QueuePlaces
     ) -> None:
-        """`app_limit`: jobs that an app may run at once if its record does not say, 0 = no limit."""
-        self.queue_places = QueuePlaces(redis, clock, app_limit)
+        self.queue_places = queue_places
         self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
 
-    async def queue(self) -> QueueDepths:
-        """Return how many jobs are in each state of the queue."""
-        return await queue_depth.depths(self._redis, self._clock)
+    async def queue(self, apps: Sequence[str] | None = None) -> QueueDepths:
+        """Return how many jobs are in each state of the queue; `apps`: all apps, if they were listed lately."""
+        return await queue_depth.depths(self._redis, self._clock, apps)
+
+    async def apps(self) -> list[str]:
+        """Return every app that has a key."""
+        return await queue_depth.apps(self._redis)
+
+    async def app_counts(self) -> tuple[list[AppCounts], int]:
+        """Return (how many jobs of each status the first apps by name have, how many apps there are)."""
+        return await app_counts.count_by_app(self._redis)
+
+    async def app_names(self) -> list[str]:
+        """Return every app that has ever had a key, by name."""
+        return await queue_depth.apps(self._redis)
 
     async def jobs_ahead(self, app: str, priority: Priority) -> int:
         """Return how many waiting jobs of the app are claimed before one that is submitted now."""
@@ -57,6 +73,14 @@ class DeploymentState:
     async def account(self) -> AccountState:
         """Return the state of the provider's account."""
         return await account_state.read_account_state(self._redis, self._catalogue, self._notices, self._clock.now())
+
+    async def history(self, seconds: int) -> list[RequestBucket]:
+        """Return the counts of requests and ends of the last `seconds`, in buckets of ten minutes, oldest first."""
+        return await request_counts.read_history(self._redis, self._clock.now(), seconds)
+
+    async def durations(self) -> Durations:
+        """Return how long checks and calls lasted in the last eight days."""
+        return await durations.read_durations(self._redis, self._clock)
 
     async def circuits(self) -> list[OpenCircuit]:
         """Return the circuits that are not closed."""

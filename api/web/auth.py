@@ -56,7 +56,7 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
     if key is None:
         raise _unauthorized("Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one.")
     require_scope(key, scope, *others)
-    await _enter(request, key)
+    await enter(request, key)
     return key
 
 
@@ -95,7 +95,7 @@ async def authorize_reader(request: Request) -> JobReader:
             detail = "The parameter token takes a job's token (`vgt_...`). An API key does not belong in an address."
         raise _unauthorized(detail)
     note_no_answers(request.scope)
-    await _enter(request, maker)
+    await enter(request, maker)
 
     async def token_is_live() -> bool:
         return await tokens.find(token or "", job_id) is not None
@@ -103,8 +103,8 @@ async def authorize_reader(request: Request) -> JobReader:
     return JobReader(maker, token_is_live)
 
 
-async def _enter(request: Request, key: ApiKey) -> None:
-    """Count the request for the app of its key."""
+async def enter(request: Request, key: ApiKey) -> None:
+    """Count the request for the app of its key. Raises LimitReached, ClientDisconnect."""
     request.scope[APP_KEY] = key.app
     if not await slot_of(request.scope).enter(key.app, lambda: _abandoned(request)):
         raise ClientDisconnect

@@ -1,6 +1,6 @@
 """Lets the pages of some origins call the API from a browser (CORS), and answers their preflights.
 
-Requests carry their key or token themselves: cookies are never used, so `Access-Control-Allow-Credentials` is never
+Requests carry their key or token themselves: the API takes no cookies, so `Access-Control-Allow-Credentials` is never
 sent, and the headers that a page may send are those that it asks for.
 """
 

@@ -26,6 +26,7 @@ from api.schema.documented_route import DocumentedRoute
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.store.connection.pool import connect
+from worker.store.console_access import ConsoleAccess
 from worker.store.envelope import MasterKeyring
 
 _BEAT_S = 0.002
@@ -70,6 +71,8 @@ class MeasuredApi:
 
     url: str
     key: str
+    session: str
+    """The token of a session of the console, for the same key."""
     loop: MeasuredLoop
     routes: list[DocumentedRoute]
 
@@ -79,11 +82,13 @@ class MeasuredApi:
             job = client.post("/v1/jobs", json={"model": "gpt-5.6-sol", "input": "Explain tail latency."}).json()
             endpoint = client.post("/v1/webhook-endpoints", json={"url": "https://app.example/hooks"}).json()
         others = {"message_id": "msg_1", "end_user": "user-17", "model_id": "gpt-5.6-sol"}
+        others |= {"version": "0", "name": "console.css", "path": "nothing"}
         return {"job_id": job["id"], "endpoint_id": endpoint["id"], **others}
 
     def send(self, request: WorstRequest, until: bytes = b"text/event-stream") -> Cost:
         """Send a request on a connection of its own, and read the response to its end, or until it contains a text."""
         head = {"Host": self.url, "Authorization": f"Bearer {self.key}", "Connection": "close"}
+        head |= {"Cookie": f"vigil_console={self.session}", "Origin": f"http://{self.url}"}
         if request.body:
             head |= {"Content-Type": "application/json", "Content-Length": str(len(request.body))}
         fields = "".join(f"{name}: {value}\r\n" for name, value in {**head, **request.headers}.items())
@@ -119,9 +124,11 @@ def measured_api(settings: Settings, keyring: MasterKeyring | None = None) -> It
         async with running(settings, redis, Clock()) as api:
             routes = create_app(settings, redis, Clock()).routes
             loop = cast("MeasuredLoop", asyncio.get_running_loop())
-            found.append(
-                MeasuredApi(f"{api.host}:{api.port}", await api.key(), loop, cast("list[DocumentedRoute]", routes))
-            )
+            key = await api.key()
+            record = await api.apps.find(key)
+            session = await ConsoleAccess(redis, Clock()).begin_session(record.id if record else "")
+            address = f"{api.host}:{api.port}"
+            found.append(MeasuredApi(address, key, session, loop, cast("list[DocumentedRoute]", routes)))
             ready.set()
             await ended.wait()
         await redis.aclose()

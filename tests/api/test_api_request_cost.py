@@ -52,6 +52,28 @@ def test_no_request_to_any_route_takes_longer_than_its_size(settings, redis):
     assert sent > 10 * len(api.routes)
 
 
+def test_no_form_of_the_console_takes_longer_than_its_size(settings, redis):
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    bodies = (
+        b"input=" + b"%30" * 300_000,
+        b"&" * 900_000,
+        b"a=1&" * 200_000,
+        b"csrf=" + b"+" * 900_000,
+        b"=" * 900_000,
+    )
+    slow = []
+    with measured_api(settings, VAULT) as api:
+        for path in ("/console/try", "/console/login", "/console/logout"):
+            for body in bodies:
+                request = WorstRequest(body[:8].decode(), "POST", path, form, body)
+                cost = api.send(request)
+                if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S:
+                    cost = min(cost, api.send(request))
+                if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S or cost.status in {0, 500}:
+                    slow.append((path, request.name, cost))
+    assert slow == []
+
+
 async def test_a_long_response_is_streamed_in_short_turns(settings, redis, acme, worker):
     job_id = await submitted(acme)
     await worker.start(job_id)

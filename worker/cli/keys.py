@@ -24,7 +24,7 @@ from worker.settings_loader import load
 from worker.store.admission.app_quota import MAX_BYTES, MAX_WAITING, AppQuota, QuotaUse
 from worker.store.admission.rate_limit import MAX_RATE, RateLimit
 from worker.store.apps import SCOPES, ApiKey, Apps, RefusedKey
-from worker.store.connection.pool import connect, keyring_from
+from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
 from worker.store.lifecycle.key_rotation import KeyRotation
 
@@ -46,8 +46,8 @@ app = typer.Typer(
 
 
 @asynccontextmanager
-async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
-    """Open the apps and keys in the Redis of the settings; starts the embedded server if it does not run."""
+async def open_redis(settings: Settings) -> AsyncIterator[Redis]:
+    """Open the Redis of the settings; starts the embedded server if it does not run."""
     embedded = None if settings.redis_url else EmbeddedValkey(settings.data_dir)
     if embedded:
         await embedded.start()
@@ -57,12 +57,19 @@ async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
         guard = StoreGuard(given.mark_file, Clock().random_bytes)  # refuses to write to a store that lost its data
         redis = connect(url, keyring=keyring_from(settings), guard=guard, max_connections=2)
         try:
-            yield Apps(redis, Clock())
+            yield redis
         finally:
             await redis.aclose()
     finally:
         if embedded:
             await embedded.stop()
+
+
+@asynccontextmanager
+async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
+    """Open the apps and keys in the Redis of the settings."""
+    async with open_redis(settings) as redis:
+        yield Apps(redis, Clock())
 
 
 def with_apps(work: Callable[[Apps], Awaitable[T]]) -> T:

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "health": ("health",),
     "store": ("store",),
     "keys": ("keys",),
+    "console": ("console",),
 }
 """The commands of each module of this package. A command imports only its own module: importing all takes 1 s."""
 

@@ -49,6 +49,10 @@ class Durations:
         models = models or {model}
         return HoldTimes(self._of(_HOLD, models), self._of(_CUT, models), self._of(_FINISHING, models))
 
+    def all_holds(self) -> Counts:
+        """Return how long checks held requests until they ended by themselves, of all models."""
+        return self._of(_HOLD, {model for model, _ in self._counts})
+
     def calls(self) -> Counts:
         """Return how long calls took, of all models: a call keeps a worker's slot."""
         return self._of(_CALL, {model for model, _ in self._counts})

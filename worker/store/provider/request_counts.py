@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from arq.connections import ArqRedis
 
-from worker.clock import to_ms
+from worker.clock import from_ms, to_ms
 from worker.jobs import events as ev
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
@@ -45,6 +45,14 @@ class RequestCounts(NamedTuple):
     half_hour: dict[str, Counts]
     before: dict[str, Counts]
     ends: EndCounts
+
+
+class RequestBucket(NamedTuple):
+    """Counts of all models in the ten minutes that begin `at`: answered requests, and jobs that ended."""
+
+    at: datetime
+    requests: Counts = Counts()
+    ends: EndCounts = EndCounts()
 
 
 def tally_commands(after: Job, trail: Sequence[ev.Event]) -> list[Command]:
@@ -94,18 +102,37 @@ async def read_request_counts(redis: ArqRedis, now: datetime) -> RequestCounts:
             pipe.hgetall(keys.tally(bucket))
         found = await pipeline_replies(pipe, map(keys.tally, (*hour, *before)))
     rows: list[dict[bytes, bytes]] = [row or {} for row in found]
-    recent, ends = rows[: len(hour)], dict[str, int]()
-    for row in recent:
-        for name, count in row.items():
-            model, _, field = name.decode(errors="replace").rpartition("|")
-            if model == _JOBS and field in EndCounts._fields:
-                ends[field] = ends.get(field, 0) + _number(count)
+    recent = rows[: len(hour)]
     return RequestCounts(
         hour=_counts(recent),
         half_hour=_counts(row for bucket, row in zip(hour, recent, strict=True) if bucket in half),
         before=_counts(rows[len(hour) :]),
-        ends=EndCounts(**ends),
+        ends=_ends(recent),
     )
+
+
+async def read_history(redis: ArqRedis, now: datetime, seconds: int) -> list[RequestBucket]:
+    """Read the counts of the last `seconds`, up to a week, in buckets of ten minutes, oldest first; none left out."""
+    buckets = _buckets(now, seconds)
+    async with store_errors("count the requests"), redis.pipeline(transaction=False) as pipe:
+        for bucket in buckets:
+            pipe.hgetall(keys.tally(bucket))
+        found = await pipeline_replies(pipe, map(keys.tally, buckets))
+    out = list[RequestBucket]()
+    for bucket, row in zip(buckets, found, strict=True):
+        requests = sum(_counts([row or {}]).values(), Counts())
+        out.append(RequestBucket(from_ms(bucket * 1000), requests, _ends([row or {}])))
+    return out
+
+
+def _ends(rows: Iterable[dict[bytes, bytes]]) -> EndCounts:
+    ends = dict[str, int]()
+    for row in rows:
+        for name, count in row.items():
+            model, _, field = name.decode(errors="replace").rpartition("|")
+            if model == _JOBS and field in EndCounts._fields:
+                ends[field] = ends.get(field, 0) + _number(count)
+    return EndCounts(**ends)
 
 
 async def checked_end_users(redis: ArqRedis, models: Sequence[str], now: datetime) -> int:

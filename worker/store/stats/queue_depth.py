@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from arq.connections import ArqRedis
@@ -28,10 +29,10 @@ class QueueDepths:
     oldest_queued_seconds: float | None
 
 
-async def depths(redis: ArqRedis, clock: Clock) -> QueueDepths:
-    """Count the jobs now."""
+async def depths(redis: ArqRedis, clock: Clock, known: Sequence[str] | None = None) -> QueueDepths:
+    """Count the jobs now; `known`: the apps, if they were listed lately."""
     async with store_errors("count the queue"):
-        known = await apps(redis)
+        known = await apps(redis) if known is None else known
         async with redis.pipeline(transaction=False) as pipe:
             for place in (keys.READY, keys.LATER, keys.LEASED):
                 pipe.zcard(place)
