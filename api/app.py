@@ -14,8 +14,9 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from api.console.routes import console_routes
-from api.openai_compat import routes as openai
+from api.openai_compat import relayed as openai_relayed, routes as openai
 from api.openai_compat.chat import routes as openai_chat
+from api.openai_compat.conversations import routes as openai_conversations
 from api.openai_compat.error_format import respond
 from api.routes import (
     audit,
@@ -66,8 +67,10 @@ _MODULES = (
     deliveries,
     provider_webhooks,
     support_packet,
+    openai_relayed,
     openai,
     openai_chat,
+    openai_conversations,
 )
 
 
@@ -127,12 +130,13 @@ def _documents() -> Documents:
 
 @asynccontextmanager
 async def _background_tasks(context: AppContext, redis: Redis, store_clock: StoreClock) -> AsyncIterator[None]:
-    """Run the watches over the store and the models file, the store's clock, the broadcaster and the store's guard."""
+    """Run the watches over the store and the models file, the store's clock, callers, the broadcaster and the guard."""
     await context.store_watch.check()  # reports missing rights before anything else fails because of them
     await store_clock.refresh()
     tasks = [
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
+        asyncio.create_task(context.callers.run(), name="vigil-callers"),
         asyncio.create_task(ModelsFileWatch(context.settings, context.catalogue).run(), name="vigil-models"),
     ]
     context.broadcaster.start()
@@ -145,6 +149,7 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
         for task in reversed(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await context.background.stop()
         await context.broadcaster.stop()
         context.large_work.close()
         context.resolver.close()

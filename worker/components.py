@@ -17,12 +17,14 @@ from worker.settings import Settings
 from worker.store.admission.circuit_breaker import CircuitBreaker, scope_of
 from worker.store.admission.model_access import ModelAccessStore
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits
+from worker.store.audit.trail import Trail
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.provider.durations import DurationCache
+from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.access_prober import AccessProber
 from worker.tasks.delivery.dispatcher import Dispatcher
@@ -36,6 +38,7 @@ from worker.tasks.maintenance.audit_sealer import AuditSealer
 from worker.tasks.maintenance.cron import CronWorker
 from worker.tasks.maintenance.notice_processor import NoticeProcessor, QuarantineEndUser, log_notice
 from worker.tasks.maintenance.sweeper import Sweeper
+from worker.tasks.request_relay import RequestRelay
 from worker.upstream.client import Provider
 
 
@@ -99,11 +102,19 @@ class WorkerComponents:
             lease=settings.lease_seconds,
             circuit=scope,
             app_limit=settings.app_max_running,
+            app_share=settings.app_slot_share,
         )
         self.notifier = Notifier(redis, self.claimer.wake, leases)
         probe_seconds = settings.probe_seconds if settings.openai_api_key else 0
         self.cron = CronWorker(
-            redis, self.access.probe_all, access_store.try_lock, probe_seconds, self.access.probe_on_request
+            redis,
+            self.access.probe_all,
+            access_store.try_lock,
+            probe_seconds,
+            self.access.probe_on_request,
+            RequestRelay(
+                RelayedRequests(redis, store_clock), self.provider, self.access, circuit, Trail(redis, store_clock)
+            ).relay,
         )
         self.sweeper = Sweeper(redis, jobs, store_clock, circuit, worker_id, state, settings.stuck_seconds)
         notices = SafetyNotices(redis, settings.audit_ttl)

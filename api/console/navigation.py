@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 
-class Entry(NamedTuple):
+class NavigationEntry(NamedTuple):
     """A link to a page; those whose key lacks the scope don't see it. `keys`: what to press for it."""
 
     path: str
@@ -15,7 +15,12 @@ class Entry(NamedTuple):
 
 
 ENTRIES: Final = (
-    Entry("/now", "Now", "read", "g n"),
-    Entry("/jobs", "Jobs", "read", "g j"),
-    Entry("/try", "Try it", "submit", "g t"),
+    NavigationEntry("/now", "Now", "read", "g n"),
+    NavigationEntry("/jobs", "Jobs", "read", "g j"),
+    NavigationEntry("/webhooks", "Webhooks", "read", "g w"),
+    NavigationEntry("/end-users", "End users", "ops", "g u"),
+    NavigationEntry("/audit", "Audit", "audit", "g a"),
+    NavigationEntry("/lab", "Lab", "audit", "g l"),
+    NavigationEntry("/apps", "Apps", "ops", "g p"),
+    NavigationEntry("/try", "Try it", "submit", "g t"),
 )

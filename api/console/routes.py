@@ -9,12 +9,25 @@ from starlette.responses import Response
 
 from api.console import login
 from api.console.console_routes import ConsoleRoute, ConsoleRoutes, RootRoute, lead_to_console, redirect
-from api.console.pages import job, job_actions, job_documents, jobs, now, try_it
+from api.console.pages import (
+    apps,
+    audit,
+    end_users,
+    job,
+    job_actions,
+    job_content,
+    job_documents,
+    jobs,
+    lab,
+    now,
+    try_it,
+    webhooks,
+)
 from api.console.static_files import get_static
 from api.console.visit import console_url
 from api.web.problems import Problem
 
-_PAGES: Final = (now, jobs, job_actions, job, job_documents, try_it)
+_PAGES: Final = (now, jobs, job_actions, job, job_content, job_documents, try_it, webhooks, end_users, audit, lab, apps)
 """The modules of pages, each with its `routes`."""
 
 

@@ -46,7 +46,7 @@ _STOP: Final = (StoreUnavailable, RateExceeded, QueueFull)
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class ActionRequest:
     """Who asks for an action on many jobs, and what its new jobs need."""
 
     key: ApiKey
@@ -56,7 +56,7 @@ class Caller:
     idempotency_key: str | None = None
 
 
-async def run_actions(context: AppContext, caller: Caller, wanted: JobActionsRequest) -> JobActionsView:
+async def run_actions(context: AppContext, caller: ActionRequest, wanted: JobActionsRequest) -> JobActionsView:
     """Do what is wanted to the app's jobs, or only count them; return an outcome for each job."""
     actions = _Actions(context, caller, wanted.action)
     if wanted.filter is None:
@@ -102,7 +102,7 @@ def _view(
 class _Actions:
     """The action on some jobs after another. `stopped`: what refuses all that follow."""
 
-    def __init__(self, context: AppContext, caller: Caller, action: ActionName) -> None:
+    def __init__(self, context: AppContext, caller: ActionRequest, action: ActionName) -> None:
         self._context, self._caller, self._action = context, caller, action
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self.stopped: VigilError | None = None

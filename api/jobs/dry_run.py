@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
+from api.jobs.earlier_items import find_earlier
 from api.jobs.submission import check_request, identifier
 from api.runtime.context import AppContext
 from api.schema.dry_run_schema import (
@@ -35,7 +36,10 @@ from worker.store.apps import ApiKey
 
 async def dry_run(context: AppContext, key: ApiKey, body: Submit) -> DryRunView:
     """Return what submitting this job would do. Raises the Problem that submitting it would raise."""
-    body = await check_request(context, key.app, body)
+    earlier = await find_earlier(context, key.app, body)
+    body = await check_request(context, key.app, earlier.request)
+    if earlier.continues:
+        body = earlier.whole(body, context.jobs.new_id())[0]
     end_user = await identifier(context, key.app, body.end_user)
     if end_user is not None and await context.quarantine.find(key.app, end_user) is not None:
         detail = "Jobs of this end user are not sent: the end user is in quarantine."

@@ -1,6 +1,7 @@
-"""The one rule, for both APIs, of what a request may have the provider open: its app's own state, and public addresses.
+"""The one rule, for both APIs, of what a request may have the provider open: shared state, and public addresses.
 
-Which fields name state or an address is decided in `worker/jobs/request_references.py`.
+What the app itself made here is resolved before (earlier_items.py), and does not reach this. Which fields name state or
+an address is decided in `worker/jobs/request_references.py`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ import asyncio
 from typing import Any, Final
 
 from api.runtime.context import AppContext
+from api.runtime.name_check import MAX_NAMES, RequestNames
 from api.web.problems import Fault, Problem, fault
 from worker.jobs.errors import Refused
 from worker.jobs.request_references import (
     AddressReference,
     References,
-    StateReference,
     find_references,
     is_shared,
     pointer_of,
@@ -31,26 +32,31 @@ _STATE: Final = (
 )
 
 
-async def check_references(context: AppContext, app: str, params: dict[str, Any], items: Any) -> None:
-    """Raise a Problem (422) for state of the provider that is not the app's own, and for forbidden addresses."""
+async def check_references(
+    context: AppContext, app: str, params: dict[str, Any], items: Any, names: RequestNames | None = None
+) -> None:
+    """Raise a Problem (422) for state of the provider that is not shared, and for forbidden addresses.
+
+    `names`: of the request, if it has several jobs.
+    """
     found = find_references(params, items, _MAX_FIELDS_INLINE)
     if found is None:
         found = await asyncio.to_thread(find_references, params, items)
     if found is None or not (found.names or found.addresses):
         return
-    await _check_names(context, app, found)
-    await _check_addresses(context, app, found.addresses)
+    _check_names(context, found)
+    await _check_addresses(context, found.addresses, names or RequestNames(context.name_check, app))
 
 
-async def made_here(context: AppContext, app: str, reference: StateReference) -> bool:  # noqa: ARG001
-    """Return whether the app itself made this state through this Vigil. None is kept for apps yet."""
-    return False
+def is_shared_state(context: AppContext, name: str) -> bool:
+    """Return whether operators let every app use this name of the provider's state."""
+    return is_shared(name, context.settings.shared_provider_state)
 
 
-async def _check_names(context: AppContext, app: str, found: References) -> None:
+def _check_names(context: AppContext, found: References) -> None:
     shared, faults = context.settings.shared_provider_state, list[Fault]()
     for reference in found.names:
-        if not is_shared(reference.name, shared) and not await made_here(context, app, reference):
+        if not is_shared(reference.name, shared):
             earlier = str(reference.path[1]).startswith(("previous", "conversation"))
             detail = f"is not supported: it {_STATE}" + (f" {_EARLIER}" if earlier else "")
             faults.append(fault(pointer_of(reference.path), detail, "unsupported_parameter"))
@@ -59,31 +65,58 @@ async def _check_names(context: AppContext, app: str, found: References) -> None
         raise Problem(422, "unsupported_parameter", detail, faults[:_MAX_ERRORS])
 
 
-async def _check_addresses(context: AppContext, app: str, addresses: list[AddressReference]) -> None:
-    policy, hosts, faults = AddressPolicy.of(context.settings), dict[str, str](), list[Fault]()
+async def _check_addresses(context: AppContext, addresses: list[AddressReference], names: RequestNames) -> None:
+    hosts, faults = _hosts_of(AddressPolicy.of(context.settings), addresses)
+    if len(hosts) > _MAX_HOSTS:
+        detail = f"The request has addresses of more than {_MAX_HOSTS} hosts."
+        raise _not_allowed([fault(list(hosts.values())[_MAX_HOSTS], detail, "url_not_allowed")])
+    if faults:
+        raise _not_allowed(faults)
+    found = await names.forbidden(hosts)
+    if left_out := names.left_out(hosts):
+        detail = f"The batch has addresses of more than {MAX_NAMES} hosts; send this job in another one."
+        raise _not_allowed([fault(hosts[left_out[0]], detail, "url_not_allowed")])
+    detail = "The provider must not be sent to this address. Its name leads to a private or reserved address."
+    if found:
+        raise _not_allowed([fault(hosts[host], detail, "url_not_allowed") for host in found])
+
+
+def _not_allowed(faults: list[Fault]) -> Problem:
+    return Problem(422, "url_not_allowed", faults[0]["detail"], faults[:_MAX_ERRORS])
+
+
+def hosts_of_jobs(policy: AddressPolicy, jobs: list[Any]) -> list[str]:
+    """Return the hosts that the jobs of a batch name, as they were sent and in order; no more than are looked up."""
+    found = dict[str, None]()
+    for job in jobs:
+        if not isinstance(job, dict) or len(found) >= MAX_NAMES:
+            continue
+        params = job.get("params")
+        references = find_references(params if isinstance(params, dict) else {}, job.get("input"))
+        hosts = _hosts_of(policy, references.addresses)[0] if references is not None else {}
+        if len(hosts) <= _MAX_HOSTS:
+            found |= dict.fromkeys(hosts)
+    return list(found)[:MAX_NAMES]
+
+
+def _hosts_of(policy: AddressPolicy, addresses: list[AddressReference]) -> tuple[dict[str, str], list[Fault]]:
+    """Return the hosts that are to be looked up with where they stand, and what is wrong with other addresses."""
+    hosts, faults = dict[str, str](), list[Fault]()
     for one in addresses:
         try:
-            host = host_of_fetched_url(one.text, policy) if _is_url(one) else _plain_host(one.text, policy)
+            host = _host_of(one, policy)
         except Refused as refused:
             faults.append(fault(pointer_of(one.path), refused.detail, refused.code))
         else:
             if host is not None:
                 hosts.setdefault(host, pointer_of(one.path))
-    if len(hosts) > _MAX_HOSTS:
-        detail = f"The request has addresses of more than {_MAX_HOSTS} hosts."
-        raise Problem(
-            422, "url_not_allowed", detail, [fault(list(hosts.values())[_MAX_HOSTS], detail, "url_not_allowed")]
-        )
-    if not faults:
-        detail = "The provider must not be sent to this address. Its name leads to a private or reserved address."
-        found = await context.name_check.forbidden(hosts, app)
-        faults = [fault(hosts[host], detail, "url_not_allowed") for host in found]
-    if faults:
-        raise Problem(422, "url_not_allowed", faults[0]["detail"], faults[:_MAX_ERRORS])
+    return hosts, faults
 
 
-def _is_url(one: AddressReference) -> bool:
-    return one.is_url or "://" in one.text
+def _host_of(one: AddressReference, policy: AddressPolicy) -> str | None:
+    """Return the host that is to be looked up, if any. Raises Refused."""
+    is_url = one.is_url or "://" in one.text
+    return host_of_fetched_url(one.text, policy) if is_url else _plain_host(one.text, policy)
 
 
 def _plain_host(text: str, policy: AddressPolicy) -> str | None:

@@ -1,20 +1,28 @@
-"""Sends webhook messages of a job again."""
+"""Sends webhook messages of an app again: one, or all of a job that were not delivered."""
 
 from __future__ import annotations
 
 from api.runtime.context import AppContext
-from api.web.problems import Problem
+from worker.jobs.errors import Refused
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.webhooks.outbox import OutboxMessage
 
 
-async def redeliver_message(context: AppContext, stored: StoredJob, message: OutboxMessage) -> OutboxMessage:
-    """Send the message again now and return it. Raises a Problem (409) if its endpoint is gone, and Refused."""
+async def redeliver_message(context: AppContext, app: str, message: OutboxMessage) -> OutboxMessage:
+    """Make a message of the app due now and return it. Raises Refused when its endpoint is gone."""
     if message.endpoint:
-        endpoints = await context.endpoints.of_app(stored.job.app)
+        endpoints = await context.endpoints.of_app(app)
         if not any(one.id in (message.endpoint, *message.shared_with) and one.state != "gone" for one in endpoints):
-            raise Problem(409, "endpoint_gone", "The endpoint is gone; PATCH its state to active first.")
-    return await context.outbox.redeliver(stored.job.id, message.id)
+            raise Refused("endpoint_gone", "The endpoint is gone; set its state to active first.", 409)
+    return await context.outbox.redeliver(message.job_id, message.id)
+
+
+async def redeliver_named(context: AppContext, app: str, message_id: str) -> OutboxMessage:
+    """Make the app's message with this id due now and return it. Raises Refused, also for another app's."""
+    found = (await context.outbox.named([message_id], receipts=False)).get(message_id)
+    if found is None or found[0].app != app:
+        raise Refused("message_not_found", "There is no such message; it may be older than the retention time.", 404)
+    return await redeliver_message(context, app, found[0])
 
 
 async def redeliver_undelivered(context: AppContext, stored: StoredJob) -> int:
@@ -22,5 +30,5 @@ async def redeliver_undelivered(context: AppContext, stored: StoredJob) -> int:
     rows = await context.outbox.of_job(stored.job.id)
     undelivered = [message for message, _ in rows if message.state != "delivered"]
     for message in undelivered:
-        await redeliver_message(context, stored, message)
+        await redeliver_message(context, stored.job.app, message)
     return len(undelivered)

@@ -12,21 +12,27 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from api.jobs.earlier_items import Earlier, conversation_problem, find_earlier, names_state
 from api.jobs.provider_state import check_references
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
 from api.runtime.large_work import is_large
+from api.runtime.name_check import RequestNames
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
-from api.schema.requests import EndUser, Submit
+from api.schema.requests import OWNED_PARAMS, EndUser, Submit
 from api.web.problems import Fault, Problem, bad_field, fault
 from api.web.rate_limit_headers import quota_of
+from worker.jobs.conversation import Conversation
+from worker.jobs.errors import ContentTooLarge, QueueFull, RateExceeded, Refused
 from worker.jobs.events import Queued
+from worker.jobs.input_items import KeptItem
 from worker.jobs.record import Job
+from worker.jobs.request_references import ITEMS
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
-from worker.store.jobs.stored_job import NewJob, StoredJob
+from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
 from worker.telemetry.tracing import publishing
 
 _DAY_S: Final = 86_400
@@ -72,25 +78,92 @@ async def submit(
     idempotency_key: str | None,
     meter: RateMeter,
     base: str,
+    *,
+    caller: Caller | None = None,
     rerun_of: Job | None = None,
+    names: RequestNames | None = None,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
-    `base`: the address at which its app reached the API; the job's webhooks name it. `rerun_of`: the job that it runs
-    again.
+    `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
+    the request again. `rerun_of`: the job that it runs again. `names`: those of the request, if it has several jobs.
     """
-    body = await check_request(context, key.app, body)
+    if idempotency_key is not None and names_state(body):  # what it continues may have changed since the first request
+        repeated = await context.jobs.find_repeated(key.app, idempotency_key, digests.request)
+        if repeated is not None:
+            return repeated, True
+    earlier = await find_earlier(context, key.app, body)
+    body = await check_request(context, key.app, earlier.request, names)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
         if rerun_of is not None:
             series = {"rerun_of": rerun_of.id, "rerun_root": rerun_of.rerun_root or rerun_of.id}
             new = replace(new, fact=new.fact.evolve(optional=series))
-        stored, replayed = await context.jobs.submit(new)
+        new = replace(new, caller=caller) if caller is not None else new
+        own: list[KeptItem] = []
+        if earlier.continues:
+            new, own = await _continuing(context, key.app, new, body, earlier)
+        stored, replayed = await _create(context, key, body, new, earlier.conversation, own)
         published(stored.job.id)
         return stored, replayed
 
 
-async def check_request(context: AppContext, app: str, body: Submit) -> Submit:
+async def _continuing(
+    context: AppContext, app: str, new: NewJob, body: Submit, earlier: Earlier
+) -> tuple[NewJob, list[KeptItem]]:
+    """Return (the job with all that it continues, the items that are the request's own).
+
+    The job keeps all of it, and its audit trail has the digest of the whole.
+    """
+    job_id = context.jobs.new_id()
+    whole, known, own = earlier.whole(body, job_id)
+    secret, size = await context.secrets.get(DIGEST), earlier.size
+    digests = await context.large_work.run(app, size, _digests, secret, whole, large=is_large(size), repeatable=False)
+    made = replace(
+        new,
+        fact=new.fact.model_copy(update={"input_digest": digests.input}),
+        private={**new.private, "state": earlier.kept_state()},
+        input={**_input_of(whole), "ids": known},
+        job_id=job_id,
+    )
+    return made, own
+
+
+async def _create(
+    context: AppContext,
+    key: ApiKey,
+    body: Submit,
+    new: NewJob,
+    conversation: Conversation | None,
+    own: Sequence[KeptItem],
+) -> tuple[StoredJob, bool]:
+    """Return (the job, whether it existed already). In a conversation it is a turn; only one runs at a time."""
+    job_id = new.job_id
+    if conversation is None or job_id is None:
+        return await context.jobs.submit(new)
+    conversations, quota = context.conversations, quota_of(context.settings, key)
+    try:
+        await conversations.begin(key.app, conversation, job_id, own, _longest(context, body), quota)
+    except Refused as refused:
+        raise conversation_problem(refused) from None
+    try:
+        stored, replayed = await context.jobs.submit(new)
+    except (Refused, RateExceeded, QueueFull, ContentTooLarge):  # there is no such job; after an outage there may be
+        await conversations.give_up(key.app, conversation.id, job_id)
+        raise
+    if replayed:
+        await conversations.give_up(key.app, conversation.id, job_id)
+    return stored, replayed
+
+
+def _longest(context: AppContext, body: Submit) -> float:
+    """Return the seconds after which the job has ended whatever happens."""
+    ahead = (body.not_before - context.clock.now()).total_seconds() if body.not_before is not None else 0.0
+    waiting = body.policy.queue_deadline_seconds or context.settings.max_ahead_seconds
+    return max(ahead, 0.0) + waiting + body.policy.run_deadline_seconds
+
+
+async def check_request(context: AppContext, app: str, body: Submit, names: RequestNames | None = None) -> Submit:
     """Return the request with its end user and webhook normalised; raise a Problem if it must be refused."""
     check_models(context, body)
     check_times(context, body)
@@ -98,7 +171,8 @@ async def check_request(context: AppContext, app: str, body: Submit) -> Submit:
         errors = [fault("/params/prompt", PROMPT_OBJECTS_ENDED, "unsupported_parameter")]
         raise Problem(422, "unsupported_parameter", PROMPT_OBJECTS_ENDED, errors)
     body = with_end_user(body)
-    await check_references(context, app, body.passed_params(), body.input)
+    params = {name: value for name, value in body.params.items() if name in ITEMS or name not in OWNED_PARAMS}
+    await check_references(context, app, params, body.input, names)
     if body.webhook is None:
         return body
     url = check_webhook_url(body.webhook.url, context.settings)

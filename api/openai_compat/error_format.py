@@ -24,7 +24,9 @@ _CONTENT: Final = (
     "Vigil keeps no files for the provider, whose one account serves all apps: send the content in the request, as "
     "`file_data` of an `input_file` (in chat: `file`) or as a data URL of an image."
 )
-_STATE: Final = f"{_ANSWERS} Send the earlier items of a conversation in the request."
+_STATE: Final = (
+    f"{_ANSWERS} Keep a conversation with /v1/conversations, or continue a response with previous_response_id."
+)
 _INSTEAD: Final = {
     "embeddings": _PROVIDER,
     "audio": _PROVIDER,
@@ -49,10 +51,9 @@ _INSTEAD: Final = {
     "assistants": _STATE,
     "threads": _STATE,
     "chatkit": _STATE,
-    "conversations": _STATE,
 }
 """What a client can do instead, by the first step of the path."""
-_SERVED: Final = frozenset({"responses", "chat"})
+_SERVED: Final = frozenset({"responses", "chat", "conversations"})
 _COMPLETIONS: Final = (
     "Vigil keeps each chat completion as a job: read it with GET /v1/jobs/{id} or GET /v1/responses/{id}, list them "
     "with GET /v1/jobs, and remove its content with DELETE /v1/responses/{id}. All of them take the `chatcmpl-…` id."

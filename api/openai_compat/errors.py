@@ -19,7 +19,15 @@ _CODES: Final = {
     "job_not_found": "response_not_found",
     "rate_limited": "rate_limit_exceeded",
 }
-_STATUSES: Final = {"unsupported_parameter": 400}
+_STATUSES: Final = {
+    "unsupported_parameter": 400,
+    "previous_response_not_found": 400,
+    "previous_response_in_progress": 400,
+    "previous_response_not_completed": 400,
+    "mutually_exclusive_parameters": 400,
+    "conversation_locked": 400,
+    "conversation_not_found": 404,
+}
 _MODEL_UNKNOWN: Final = "unknown_model"
 _TYPES: Final = {429: "requests", 503: "service_unavailable_error"}
 _VIGIL_FIELDS: Final = ("policy", "webhook", "end_user", "priority", "not_before")

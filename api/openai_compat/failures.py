@@ -29,6 +29,7 @@ _STATUSES: Final = {
     "overloaded": 503,
     "context_too_long": 400,
     "bad_request": 400,
+    "blocked": 400,
     "access_denied": 403,
     "expired": 504,
     "cancelled": 409,
@@ -66,12 +67,14 @@ def status_of(job: Job) -> int:
     """
     if job.block is not None:
         return 400
-    if job.error is None:
-        return _STATUSES["cancelled"]
-    code = code_of(job.error)
-    if code == "model_not_found":
+    return _STATUSES["cancelled"] if job.error is None else status_of_error(job.error)
+
+
+def status_of_error(error: JobError) -> int:
+    """Return the HTTP status that says why there is no answer. Never 401, as in `status_of`."""
+    if code_of(error) == "model_not_found":
         return 404
-    return _OF_CODES.get(job.error.code) or _STATUSES.get(job.error.type, _BAD_GATEWAY)
+    return _OF_CODES.get(error.code) or _STATUSES.get(error.type, _BAD_GATEWAY)
 
 
 def chat_error(job: Job) -> Json:

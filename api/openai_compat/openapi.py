@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from api.openai_compat.schema import DeletedResponseView, OpenAIErrorBodyView, OpenAIResponseRequest, OpenAIResponseView
+from api.openai_compat.schema import (
+    CompactedView,
+    DeletedResponseView,
+    InputTokensCountView,
+    ItemListView,
+    OpenAIErrorBodyView,
+    OpenAIResponseRequest,
+    OpenAIResponseView,
+)
 from api.schema.documented_route import Operation
 from api.schema.event_responses import ServerSentEventView
-from api.schema.openapi import BOOLEAN, INTEGER, LIMITED, TEXT, json_body, operation, parameter
+from api.schema.openapi import BOOLEAN, INTEGER, LIMIT, LIMITED, TEXT, json_body, operation, parameter
 
 RESPONSE: Final = "/v1/responses/{job_id}"
 _ID: Final = {"name": "job_id", "in": "path", "required": True, "schema": TEXT, "description": "`resp_…` or `job_…`"}
 HEADERS: Final = ("Retry-After", "X-Vigil-Served-Model", "X-Vigil-Substituted")
-UNKNOWN_MODEL: Final = "The model does not exist, or is not granted to this Vigil."
+UNKNOWN_MODEL: Final = "The model does not exist, or is not granted to this Vigil; or there is no such conversation."
 _EXAMPLE: Final = {
     "model": "gpt-5.6-sol",
     "input": "Explain tail latency.",
@@ -22,6 +30,11 @@ _EXAMPLE: Final = {
 }
 _STREAM: Final = parameter("stream", "Typed events instead of the object.", BOOLEAN)
 _AFTER: Final = parameter("starting_after", "Events after this sequence_number.", {**INTEGER, "minimum": 0})
+PAGE: Final = (
+    LIMIT,
+    parameter("order", "By age.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
+    parameter("after", "The id of the item before the page."),
+)
 IDEMPOTENCY_KEY: Final = parameter(
     "Idempotency-Key", "1 to 255 visible ASCII characters; kept for a day.", where="header"
 )
@@ -87,4 +100,36 @@ DELETE: Final = openai_operation(
     DeletedResponseView,
     problems=(400, 404, 409, 413, 415),
     parameters=(_ID,),
+)
+INPUT_ITEMS: Final = openai_operation(
+    "list_input_items",
+    "List the input items of a response",
+    "A page of the items, newest first unless `order` says otherwise; with those of what the response continues.",
+    ItemListView,
+    scope="read or submit",
+    problems=(404,),
+    failures={410: "The input is no longer kept."},
+    parameters=(_ID, *PAGE),
+)
+_NO_WORKER: Final = "No worker has answered, or the store is unavailable."
+_RELAYED: Final = {
+    404: "The model, or this path of the provider, does not exist or is not granted; or there is no such conversation.",
+    502: "The provider did not answer, or refused Vigil's key.",
+    503: _NO_WORKER,
+}
+INPUT_TOKENS: Final = openai_operation(
+    "count_input_tokens",
+    "Count the tokens of an input",
+    "The provider's count, with what the request continues.",
+    InputTokensCountView,
+    failures=_RELAYED,
+    body=json_body(OpenAIResponseRequest, {"model": "gpt-5.6-sol", "input": "Explain tail latency."}),
+)
+COMPACT: Final = openai_operation(
+    "compact_response",
+    "Compact a long input",
+    "Items to send in place of the input, with what it continues.",
+    CompactedView,
+    failures=_RELAYED,
+    body=json_body(OpenAIResponseRequest, {"model": "gpt-5.6-sol", "input": "Explain tail latency."}),
 )

@@ -14,8 +14,8 @@ from api.web.validation import validate
 
 _VIGIL_FIELDS: Final = ("policy", "webhook", "end_user", "priority", "not_before", "metadata")
 _FLAGS: Final = ("background", "stream", "store")
-_REFUSED: Final = ("previous_response_id", "conversation")
-"""Refused unless they are null, as the SDK of OpenAI may send them."""
+_STATE: Final = ("previous_response_id", "conversation")
+"""May be null, as the SDK of OpenAI may send them."""
 _MAPPED: Final = frozenset(
     {"model", "input", "instructions", "metadata", "vigil", "background", "stream", "stream_options", "user"}
     | {"safety_identifier"}
@@ -43,7 +43,7 @@ def parse_request(sent: Any) -> ParsedRequest:
     end_user = sent.get("safety_identifier") if sent.get("safety_identifier") is not None else sent.get("user")
     job: dict[str, Any] = {name: sent[name] for name in ("model", "input", "instructions") if name in sent}
     job["params"] = {
-        name: value for name, value in sent.items() if name not in _MAPPED and not (value is None and name in _REFUSED)
+        name: value for name, value in sent.items() if name not in _MAPPED and not (value is None and name in _STATE)
     }
     _leave_out_comparison(job["params"])
     job |= {"metadata": metadata, "end_user": end_user, **vigil}

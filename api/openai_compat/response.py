@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from api.openai_compat.failures import error_of
 from api.schema.views import job_view
 from worker.jobs import ids
+from worker.jobs.input_items import output_id
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view_schema import JobUsageView
@@ -86,7 +87,7 @@ class ResponseSource:
     @property
     def output(self) -> list[Json]:
         """Return the output items, with the ids and members that the SDK expects."""
-        return [_item(item, f"{self.tail}_{i}") for i, item in enumerate(self._view["output"])]
+        return [_item(item, output_id(item, self.job.id, i)) for i, item in enumerate(self._view["output"])]
 
     @property
     def text(self) -> str:
@@ -116,7 +117,8 @@ class ResponseSource:
         """Return the members that never change. `background` is always true: every job may be polled, cancelled and
         streamed again.
         """
-        params = self._request.get("params") or {}
+        params, state = self._request.get("params") or {}, self._private.get("state") or {}
+        conversation = state.get("conversation")
         echoed = {
             name: params[name] if params.get(name) is not None else default for name, default in _DEFAULTS.items()
         }
@@ -125,10 +127,10 @@ class ResponseSource:
             "object": "response",
             "created_at": seconds(self.job.created_at),
             "background": True,
-            "conversation": None,
+            "conversation": {"id": conversation} if conversation else None,
             "instructions": self._request.get("instructions"),
             "metadata": self._private.get("metadata") or {},
-            "previous_response_id": None,
+            "previous_response_id": state.get("previous_response_id"),
             "safety_identifier": self._private.get("end_user"),
             "store": self.job.store,
             "user": None,
@@ -157,11 +159,9 @@ def _usage(usage: JobUsageView | None) -> Json | None:
     }
 
 
-def _item(item: Json, tail: str) -> Json:
-    kind = item.get("type")
-    prefix = {"message": "msg", "function_call": "fc", "reasoning": "rs"}.get(str(kind), "item")
-    out = {**item, "id": item.get("id") or f"{prefix}_{tail}"}
-    if kind == "message":
+def _item(item: Json, name: str) -> Json:
+    out = {**item, "id": name}
+    if item.get("type") == "message":
         parts = [part for part in item.get("content") or () if isinstance(part, dict)]
         out |= {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
         out["content"] = [_part(part) for part in parts]

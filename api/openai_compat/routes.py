@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +19,9 @@ from api.jobs.submission import digests_of, submit
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute
+from api.openai_compat.item_pages import lenient_params, page_view
 from api.openai_compat.request import parse_request
+from api.openai_compat.sdk_retry import announced_timeout, expect_retries, submit_once
 from api.openai_compat.stream import ResponseStream
 from api.openai_compat.waiting import wait_for_end
 from api.runtime.context import context_of
@@ -42,12 +43,15 @@ from api.web.validation import validate
 from api.web.waiting import until_disconnected, wait_for
 from worker.jobs import ids
 from worker.jobs.errors import StoreUnavailable
+from worker.jobs.input_items import kept_input
 from worker.jobs.states import TERMINAL
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import is_erased
 
 routes = Routes("openai", OpenAIRoute)
+_HEAD_AFTER_S: Final = 2.0
+"""A response that takes longer has its head and the job's id before; a client that gives up then knows both."""
 _KEEP_ALIVE_S: Final = 15.0
 """Between the spaces that keep a waiting connection alive; JSON allows them before its value."""
 _CANCEL_WAIT_S: Final = 5.0
@@ -60,15 +64,17 @@ async def create(request: Request) -> Response:
     key, context = await authorize(request, "submit"), context_of(request)
     refuse_dry_run(request)
     idem = idempotency_key(request)
+    retries = expect_retries(request, idem)
     sent = await read_json(request, context.settings.max_body_bytes)
     parsed = await context.large_work.run(key.app, body_size(request), parse_request, sent)
     if parsed.stream or not parsed.background:  # before the job is accepted: its caller does not look for it later
         slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
     meter = meter_of(context.settings, key)
     digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
-    stored, replayed = await with_deadline(
-        request, submit(context, key, parsed.job, digests, trace_of(request.scope), idem, meter, base_url(request))
+    submission = partial(
+        submit, context, key, parsed.job, digests, trace_of(request.scope), idem, meter, base_url(request)
     )
+    stored, replayed = await submit_once(request, key, submission, expected=retries)
     headers = (
         {"X-Vigil-Job": stored.job.id}
         | ({"Idempotent-Replayed": "true"} if replayed else {})
@@ -116,13 +122,15 @@ async def delete(request: Request) -> Response:
     return json_response({"id": ids.response_id_of(stored.job.id), "object": "response", "deleted": True})
 
 
-@routes.post("/v1/responses/input_tokens")
-@routes.post("/v1/responses/compact")
-@routes.get(f"{docs.RESPONSE}/input_items")
-async def unsupported(request: Request) -> Response:  # noqa: ARG001
-    """Refuses other routes of OpenAI, in the format that its SDK shows."""
-    detail = "Vigil has no such route: it supports `responses.create`, `.retrieve`, `.cancel` and `.delete`."
-    raise Problem(404, "not_found", detail)
+@routes.get(f"{docs.RESPONSE}/input_items", docs.INPUT_ITEMS)
+async def list_input_items(request: Request) -> Response:
+    """Lists all that the model was asked, with what the response continues."""
+    key = await authorize(request, "read", "submit")
+    stored = await _load_own(request, key)
+    sent = await with_deadline(request, context_of(request).jobs.load_input(stored.job.id))
+    if sent is None:
+        raise Problem(410, "content_expired", "The input of this response is no longer kept.")
+    return json_response(page_view(request, kept_input(stored.job.id, sent)))
 
 
 async def _load_own(request: Request, key: ApiKey) -> StoredJob:
@@ -146,11 +154,7 @@ async def _cancel_and_wait(request: Request, stored: StoredJob, key: ApiKey) -> 
 
 def _stream_params(request: Request) -> tuple[bool, int]:
     """Return (`stream`, `starting_after` or -1); other parameters of OpenAI are ignored."""
-    try:
-        raw = request.scope["query_string"].decode("ascii")
-        sent = dict(parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=50))
-    except ValueError:
-        raise bad_parameter("", "The query is not percent-encoded UTF-8 of at most 50 parameters.") from None
+    sent = lenient_params(request)
     stream, after = sent.get("stream", "false"), sent.get("starting_after")
     if stream not in {"true", "false"}:
         raise bad_parameter("stream", "stream must be true or false.")
@@ -169,10 +173,14 @@ def _event_stream(request: Request, stored: StoredJob, after: int, headers: dict
 
 
 async def _wait_for_response(request: Request, stored: StoredJob, headers: dict[str, str]) -> Response:
-    """Return the response once it is terminal; in a long wait the status and the headers are sent before the body."""
+    """Return the response once it is terminal; in a wait of some seconds the head is sent before the body. The status
+    does not depend on how the job ends: a failed job is a response that has failed.
+    """
     context = context_of(request)
     slot_of(request.scope).rest()
-    stored = await until_disconnected(request, wait_for_end(context, stored, _KEEP_ALIVE_S))
+    timeout = announced_timeout(request)
+    head_after = _HEAD_AFTER_S if timeout is None else min(_HEAD_AFTER_S, timeout / 2)
+    stored = await until_disconnected(request, wait_for_end(context, stored, head_after))
     if stored.job.settled or context.broadcaster.closing:
         return json_response(
             await with_timeout(STORE_TIMEOUT_S, _view(request, stored)), headers=headers | job_headers(stored.job)

@@ -30,11 +30,19 @@ class VigilRequest(BaseModel):
     metadata: dict[str, MetaValue] | None = None
 
 
+class ConversationName(BaseModel):
+    """A conversation by its id."""
+
+    model_config = ConfigDict(extra="forbid")
+    id: str
+
+
 class OpenAIResponseRequest(BaseModel):
     """OpenAI's request. Fields that are not listed here are passed to the provider unchanged.
 
-    Names of state that the provider keeps (`previous_response_id`, `conversation`, files, vector stores, containers,
-    stored prompts) are refused, and addresses in private networks.
+    `previous_response_id`, `conversation` and `item_reference` name what the same app made here: Vigil keeps it and
+    sends it whole. Names of state that the provider keeps (files, vector stores, containers, stored prompts) are
+    refused, and addresses in private networks.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -46,8 +54,8 @@ class OpenAIResponseRequest(BaseModel):
     store: bool | None = None
     metadata: dict[str, MetaValue] | None = None
     safety_identifier: EndUser | None = None
-    previous_response_id: None = None
-    conversation: None = None
+    previous_response_id: str | None = None
+    conversation: str | ConversationName | None = None
     stream_options: Any = None
     vigil: VigilRequest | None = None
 
@@ -117,6 +125,35 @@ class DeletedResponseView(TypedDict):
     id: str
     object: Literal["response"]
     deleted: bool
+
+
+class ItemListView(TypedDict):
+    """A page of items; `first_id` and `last_id` are null in an empty one."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+@with_config(ConfigDict(extra="allow"))
+class InputTokensCountView(TypedDict):
+    """How many tokens the input has."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+@with_config(ConfigDict(extra="allow"))
+class CompactedView(TypedDict):
+    """Items that stand for the longer input, to be sent in its place."""
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[dict[str, Any]]
+    usage: dict[str, Any]
 
 
 class OpenAIErrorBodyView(TypedDict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.bulk_actions import Caller, run_actions
+from api.jobs.bulk_actions import ActionRequest, run_actions
 from api.jobs.rerun import rerun
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
@@ -88,5 +88,5 @@ async def act_on_jobs(request: Request) -> Response:
     if wanted.filter is not None:
         require_scope(key, "read")
     meter = meter_of(context.settings, key)
-    caller = Caller(key, meter, base_url(request), trace_of(request.scope), idempotency_key(request))
+    caller = ActionRequest(key, meter, base_url(request), trace_of(request.scope), idempotency_key(request))
     return json_response(await run_actions(context, caller, wanted), headers=rate_limit_headers(meter))

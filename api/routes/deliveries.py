@@ -70,5 +70,5 @@ async def redeliver(request: Request) -> Response:
     if message_id not in by_id:
         raise Problem(404, "message_not_found", "The job has no such message.")
     message, deliveries = by_id[message_id]
-    message = await with_deadline(request, redeliver_message(context, stored, message))
+    message = await with_deadline(request, redeliver_message(context, key.app, message))
     return json_response((await message_views(request, stored, [(message, deliveries)]))[0], 202)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs import quarantining
 from api.jobs.submission import identifier, require_future
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
@@ -23,7 +23,6 @@ from api.web.responses import json_response
 from api.web.validation import validate
 from worker.clock import from_ms
 from worker.store.admission.quarantine import LEDGER_TTL_S, QuarantinedUser
-from worker.store.apps import ApiKey
 
 routes = Routes("ops")
 _ALL: Final = "/v1/quarantine"
@@ -75,11 +74,8 @@ async def add_quarantine(request: Request) -> Response:
     sent = await read_json(request, context.settings.max_body_bytes)
     body = validate(QuarantineRequest, sent)
     require_future(body.until, context)
-    person = await with_deadline(request, identifier(context, key.app, body.end_user)) or ""
-    given: dict[str, Any] = {"reason": body.reason, "until": body.until, "name": body.end_user}
-    added = await with_deadline(request, context.quarantine.add(key.app, person, by=key.id, **given))
-    until = body.until and body.until.isoformat()
-    await _audit(request, key, "quarantine.added", person, body.reason, until=until)
+    adding = quarantining.quarantine_end_user(context, key, body.end_user, body.reason, body.until)
+    added = await with_deadline(request, adding)
     return json_response(await _view(request, added))
 
 
@@ -98,8 +94,12 @@ async def get_quarantine(request: Request) -> Response:
     """Finds the end user by the app's own id or by the safety identifier; 404 if there is no quarantine."""
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
-    found = await _of_named_user(request, key, context.quarantine.find)
-    return json_response(await _view(request, found))
+    named = str(request.path_params["end_user"])
+    for person in (await with_deadline(request, identifier(context, key.app, named)) or "", named):
+        found = await with_deadline(request, context.quarantine.find(key.app, person))
+        if found is not None:
+            return json_response(await _view(request, found))
+    raise _not_quarantined()
 
 
 @routes.delete(
@@ -117,23 +117,15 @@ async def lift_quarantine(request: Request) -> Response:
     """Finds the end user by the app's own id or by the safety identifier; 404 if there is no quarantine."""
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
-    lifted = await _of_named_user(request, key, context.quarantine.lift)
-    await _audit(request, key, "quarantine.lifted", lifted.safety_identifier, "")
+    lifting = quarantining.lift_quarantine(context, key, str(request.path_params["end_user"]))
+    lifted = await with_deadline(request, lifting)
+    if lifted is None:
+        raise _not_quarantined()
     return json_response(await _view(request, lifted))
 
 
-async def _of_named_user(
-    request: Request, key: ApiKey, operate: Callable[[str, str], Awaitable[QuarantinedUser | None]]
-) -> QuarantinedUser:
-    """Return what `operate` returns for the end user of the path, who is named by the app's own id or the safety
-    identifier; raise a Problem (404) if that is None for both.
-    """
-    named = str(request.path_params["end_user"])
-    for person in (await with_deadline(request, identifier(context_of(request), key.app, named)) or "", named):
-        found = await with_deadline(request, operate(key.app, person))
-        if found is not None:
-            return found
-    raise Problem(404, "not_quarantined", "No end user of this name is in quarantine.")
+def _not_quarantined() -> Problem:
+    return Problem(404, "not_quarantined", "No end user of this name is in quarantine.")
 
 
 async def _view(request: Request, one: QuarantinedUser) -> QuarantinedEndUserView:
@@ -159,10 +151,3 @@ async def _view(request: Request, one: QuarantinedUser) -> QuarantinedEndUserVie
             "warnings": ledger["warnings"],
         },
     }
-
-
-async def _audit(request: Request, key: ApiKey, action: str, person: str, why: str, **data: object) -> None:
-    """Record in the audit trail of the app who did what and why."""
-    data |= {"safety_identifier": person}
-    trail = context_of(request).trail
-    await with_deadline(request, trail.note(action, app=key.app, job_id=None, by=key.id, why=why, **data))

@@ -12,8 +12,10 @@ from starlette.responses import Response
 
 from api.jobs.dry_run import dry_run
 from api.jobs.long_poll import wait_until
+from api.jobs.provider_state import hosts_of_jobs
 from api.jobs.submission import digests_of, submit
 from api.runtime.context import AppContext, context_of
+from api.runtime.name_check import RequestNames
 from api.runtime.request_limits import LimitReached
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.schema.documented_route import Routes
@@ -37,6 +39,7 @@ from worker.jobs.states import TERMINAL
 from worker.jobs.view_schema import JobView
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
+from worker.webhooks.guard import AddressPolicy
 
 routes = Routes("jobs")
 _MAX_CONCURRENT: Final = 16
@@ -59,7 +62,7 @@ _HEADERS: Final = ("Location", "Retry-After", "Idempotent-Replayed", "Preference
             200: ("Terminal within the preferred wait, or the result of a dry run.", JobOrDryRun),
         },
         scope="submit",
-        problems=(429,),
+        problems=(409, 429),
         parameters=(IDEMPOTENCY_KEY, _PREFER, _DRY_RUN),
         body=json_body(Submit, EXAMPLE),
         headers=_HEADERS,
@@ -139,15 +142,18 @@ async def submit_batch(request: Request) -> Response:
     query_params(request)
     jobs = validate(BatchRequest, await read_json(request, context.settings.max_body_bytes)).jobs
     batch = _Batch(request, context, key, idem)
-    rows = await batch.run(jobs, await context.large_work.run(key.app, body_size(request), _sizes, jobs))
+    policy, size = AddressPolicy.of(context.settings), body_size(request)
+    hosts, sizes = await context.large_work.run(key.app, size, _hosts_and_sizes, policy, jobs)
+    await batch.names.forbidden(hosts)
+    rows = await batch.run(jobs, sizes)
     if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
         raise batch.stopped
     return json_response(rows, headers=batch.headers)
 
 
-def _sizes(jobs: list[Any]) -> list[int]:
-    """Return about how many bytes each job is."""
-    return [len(dumps(job)) for job in jobs]
+def _hosts_and_sizes(policy: AddressPolicy, jobs: list[Any]) -> tuple[list[str], list[int]]:
+    """Return the hosts that the jobs name, and about how many bytes each job is."""
+    return hosts_of_jobs(policy, jobs), [len(dumps(job)) for job in jobs]
 
 
 class _Batch:
@@ -157,7 +163,7 @@ class _Batch:
         self._request, self._context, self._key, self._idem = request, context, key, idem
         self._trace, self._slots = trace_of(request.scope), asyncio.Semaphore(_MAX_CONCURRENT)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._meter = meter_of(context.settings, key)
+        self._meter, self.names = meter_of(context.settings, key), RequestNames(context.name_check, key.app)
         self.stopped: StoreUnavailable | RateExceeded | QueueFull | None = None
 
     @property
@@ -191,7 +197,9 @@ class _Batch:
         async with self._locks[idem] if idem is not None else contextlib.nullcontext():  # the first of two wins
             digests = await digests_of(self._context, self._key.app, body, size, repeatable=idem is not None)
             base = base_url(self._request)
-            submitting = submit(self._context, self._key, body, digests, self._trace, idem, self._meter, base)
+            submitting = submit(
+                self._context, self._key, body, digests, self._trace, idem, self._meter, base, names=self.names
+            )
             stored, replayed = await with_timeout(STORE_TIMEOUT_S, submitting)
         row: BatchRowView = {"index": index, "status": 202, "job": await _view(self._request, stored)}
         if replayed:

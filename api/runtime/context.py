@@ -9,28 +9,36 @@ from typing import Final
 
 from starlette.requests import Request
 
+from api.runtime.audit_access import AuditAccess
+from api.runtime.background_work import BackgroundWork
 from api.runtime.bounded_turns import BoundedTurns
 from api.runtime.broadcaster import Broadcaster
 from api.runtime.console_sessions import ConsoleSessions
 from api.runtime.console_state import ConsoleState
+from api.runtime.conversations import Conversations
 from api.runtime.deployment_state import DeploymentState
 from api.runtime.job_access import JobAccess
 from api.runtime.job_changes import JobChanges
 from api.runtime.job_lists import JobLists
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
+from api.runtime.lab_runs import LabRuns
 from api.runtime.large_work import LargeWork
 from api.runtime.live_values import LiveValues
 from api.runtime.login_attempts import LoginAttempts
 from api.runtime.name_check import NameCheck
 from api.runtime.request_limits import RequestLimits
 from api.runtime.shared_call import SharedCall
+from api.runtime.trail_check import TrailCheck
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
+from worker.store.admission.appeal_notes import AppealNotes
+from worker.store.admission.end_user_ledger import EndUserLedger
 from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
+from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.trail import Trail
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
 from worker.store.connection.memory_guard import MemoryGuard
@@ -38,11 +46,16 @@ from worker.store.connection.pool import Redis
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.console_access import ConsoleAccess
+from worker.store.conversations.documents import ConversationDocuments
+from worker.store.jobs.callers import Callers
 from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.queue_places import QueuePlaces
+from worker.store.webhooks.delivery_log import DeliveryLog
 from worker.store.webhooks.endpoints import Endpoints
 from worker.store.webhooks.outbox import Outbox
 from worker.telemetry.metrics import Sample
@@ -72,7 +85,10 @@ class AppContext:
     catalogue: Catalogue
     jobs: Jobs
     job_access: JobAccess
+    conversations: Conversations
+    relayed: RelayedRequests
     job_control: JobControl
+    callers: Callers
     output_chunks: OutputChunks
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
@@ -92,8 +108,16 @@ class AppContext:
     readiness: SharedCall[str]
     webhook_turns: BoundedTurns
     request_limits: RequestLimits
-    console: ConsoleState
     large_work: LargeWork
+    background: BackgroundWork
+    content_reads: ContentReads
+    audit_access: AuditAccess
+    trail_check: TrailCheck
+    ledger: EndUserLedger
+    appeal_notes: AppealNotes
+    delivery_log: DeliveryLog
+    lab_runs: LabRuns
+    console: ConsoleState
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
@@ -110,8 +134,11 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
+    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings)
     notices = SafetyNotices(redis, settings.audit_ttl)
     request_limits = RequestLimits(settings)
+    places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
+    trail, outbox, background = Trail(redis, clock), Outbox(redis, clock), BackgroundWork()
     store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
     broadcaster = Broadcaster(redis)
     return AppContext(
@@ -119,26 +146,39 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         clock=clock,
         catalogue=catalogue,
         jobs=jobs,
-        job_access=JobAccess(redis, jobs, clock),
+        job_access=JobAccess(redis, jobs, clock, conversations),
+        conversations=conversations,
+        relayed=RelayedRequests(redis, clock),
         job_control=JobControl(jobs),
+        callers=jobs.callers,
         output_chunks=OutputChunks(redis),
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
         secrets=secrets,
         key_cache=key_cache,
         job_tokens=JobTokens(secrets, key_cache, clock),
-        trail=Trail(redis, clock),
+        trail=trail,
         quarantine=Quarantine(redis, clock),
         pauses=Pauses(redis, clock),
         endpoints=Endpoints(redis, clock),
-        outbox=Outbox(redis, clock),
+        outbox=outbox,
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, notices, settings.app_max_running),
+        deployment=DeploymentState(redis, clock, catalogue, notices, places),
         broadcaster=broadcaster,
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
+        request_limits=request_limits,
+        large_work=LargeWork(request_limits.is_shared),
+        background=background,
+        content_reads=ContentReads(redis, clock),
+        audit_access=AuditAccess(redis, clock, settings, background),
+        trail_check=TrailCheck(redis, clock, settings, background),
+        ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds),
+        appeal_notes=AppealNotes(redis, clock),
+        delivery_log=DeliveryLog(redis, clock, outbox),
+        lab_runs=LabRuns(trail, clock, catalogue, background),
         console=ConsoleState(
             ConsoleSessions(ConsoleAccess(redis, clock), key_cache, clock),
             LoginAttempts(clock),
@@ -146,8 +186,6 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
             JobChanges(broadcaster, clock),
             JobLists(clock),
         ),
-        request_limits=request_limits,
-        large_work=LargeWork(request_limits.is_shared),
     )
 
 

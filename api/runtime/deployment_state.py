@@ -20,7 +20,8 @@ from worker.store.provider.account_state import AccountState
 from worker.store.provider.durations import Durations
 from worker.store.provider.request_counts import RequestBucket
 from worker.store.provider.safety_notices import SafetyNotices
-from worker.store.stats import metrics, queue_depth, worker_registry
+from worker.store.stats import app_counts, metrics, queue_depth, worker_registry
+from worker.store.stats.app_counts import AppCounts
 from worker.store.stats.metrics import ScaleDemand
 from worker.store.stats.queue_depth import QueueDepths
 from worker.store.stats.queue_places import QueuePlaces
@@ -32,10 +33,9 @@ class DeploymentState:
     """Reads that concern no single job."""
 
     def __init__(
-        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, app_limit: int = 0
+        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, queue_places: QueuePlaces
     ) -> None:
-        """`app_limit`: jobs that an app may run at once if its record does not say, 0 = no limit."""
-        self.queue_places = QueuePlaces(redis, clock, app_limit)
+        self.queue_places = queue_places
         self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
 
     async def queue(self, apps: Sequence[str] | None = None) -> QueueDepths:
@@ -44,6 +44,14 @@ class DeploymentState:
 
     async def apps(self) -> list[str]:
         """Return every app that has a key."""
+        return await queue_depth.apps(self._redis)
+
+    async def app_counts(self) -> tuple[list[AppCounts], int]:
+        """Return (how many jobs of each status the first apps by name have, how many apps there are)."""
+        return await app_counts.count_by_app(self._redis)
+
+    async def app_names(self) -> list[str]:
+        """Return every app that has ever had a key, by name."""
         return await queue_depth.apps(self._redis)
 
     async def jobs_ahead(self, app: str, priority: Priority) -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from api.runtime.conversations import Conversations
 from worker.clock import Clock
 from worker.jobs.view_schema import MessageState
 from worker.safety.notices import SafetyNotice
 from worker.store.connection.pool import Redis
-from worker.store.jobs import batch_reads, listing, provider_ids
+from worker.store.jobs import batch_reads, item_references, listing, provider_ids
 from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
@@ -23,8 +24,8 @@ from worker.store.provider import safety_notices
 class JobAccess:
     """Reads about many jobs at once, and removal."""
 
-    def __init__(self, redis: Redis, jobs: Jobs, clock: Clock) -> None:
-        self._redis, self._jobs, self._clock = redis, jobs, clock
+    def __init__(self, redis: Redis, jobs: Jobs, clock: Clock, conversations: Conversations) -> None:
+        self._redis, self._jobs, self._clock, self._conversations = redis, jobs, clock, conversations
 
     async def page(
         self, app: str, filters: ListFilters, limit: int, cursor: str | None
@@ -56,8 +57,22 @@ class JobAccess:
         await erasure.schedule_erasure(self._redis, self._clock, job_ids)
 
     async def erase(self, stored: StoredJob, by: str) -> None:
-        """Remove the content of a settled job on request. Raises Refused if it is not settled or under legal hold."""
+        """Remove the content of a settled job on request, and its items from its conversation.
+
+        Raises Refused if it is not settled or under legal hold.
+        """
+        conversation_id = (stored.private.get("state") or {}).get("conversation")
+        if conversation_id is not None and stored.job.settled:  # first: a request that is repeated finds no job
+            await self._conversations.remove_job(stored.job.app, conversation_id, stored.job.id)
         await erasure.erase(self._redis, self._jobs, stored, "deleted", by)
+
+    async def are_kept(self, job_ids: Sequence[str]) -> bool:
+        """Return whether the input of each of these jobs is kept, unless the whole job is no longer."""
+        return await batch_reads.inputs_are_kept(self._redis, job_ids)
+
+    async def jobs_of_items(self, app: str, names: Sequence[str]) -> dict[str, str]:
+        """Return by item id the job of the app whose output it is; no entry for unknown ones."""
+        return await item_references.jobs_of_items(self._redis, app, names)
 
     async def of_response(self, response_id: str | None) -> str | None:
         """Return the id of the job that received this response of the provider, or None if it is unknown."""

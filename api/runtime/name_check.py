@@ -15,6 +15,8 @@ from worker.webhooks.guard import AddressPolicy, Resolver
 _TIMEOUT_S: Final = 0.5  # of one request, which must not wait for a slow name server
 _TTL_S: Final = 30.0
 _MAX_ENTRIES: Final = 4_096
+MAX_NAMES: Final = 128
+"""How many names one request may have looked up, however many jobs it has."""
 
 
 class NameCheck:
@@ -52,3 +54,27 @@ class NameCheck:
         while len(self._known) > _MAX_ENTRIES:
             self._known.popitem(last=False)
         return bad
+
+
+class RequestNames:
+    """The names in one request, which may have many jobs: each is looked up once, and not more than `MAX_NAMES`."""
+
+    def __init__(self, check: NameCheck, app: str) -> None:
+        self._check, self._app = check, app
+        self._forbidden: dict[str, bool] = {}
+
+    async def forbidden(self, hosts: Iterable[str]) -> set[str]:
+        """Return those of the names that have a forbidden address.
+
+        As many as there may be are looked up together: a batch asks for all of its names before its first job does.
+        """
+        wanted = dict.fromkeys(hosts)
+        new = [host for host in wanted if host not in self._forbidden][: MAX_NAMES - len(self._forbidden)]
+        if new:
+            self._forbidden |= dict.fromkeys(new, False)
+            self._forbidden |= dict.fromkeys(await self._check.forbidden(new, self._app), True)
+        return {host for host in wanted if self._forbidden.get(host)}
+
+    def left_out(self, hosts: Iterable[str]) -> list[str]:
+        """Return those of the names that are too many: they were not looked up."""
+        return [host for host in hosts if host not in self._forbidden]

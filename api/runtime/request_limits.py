@@ -128,6 +128,11 @@ class RequestSlot:
         return True
 
     @property
+    def of_app(self) -> bool:
+        """Return whether the request has shown the key of an app."""
+        return self._app is not None
+
+    @property
     def waits(self) -> bool:
         """Return whether the request waits or streams."""
         return self._kind is not None and self._kind is not Kind.REQUESTS
@@ -231,6 +236,12 @@ def slot_of(scope: Any) -> RequestSlot:
     """Return the slot of the request."""
     slot: RequestSlot = scope[_SLOT]
     return slot
+
+
+def is_of_app(scope: Any) -> bool:
+    """Return whether the request has shown the key of an app."""
+    slot: RequestSlot | None = scope.get(_SLOT)
+    return slot is not None and slot.of_app
 
 
 def is_waiting(scope: Any) -> bool:

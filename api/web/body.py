@@ -5,6 +5,7 @@ A large body is parsed beside the event loop. Every step is linear in the body's
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +18,7 @@ from api.web.receipt import body_has_begun
 from api.web.strict_json import parse_json
 
 _SIZE_KEY = "vigil.body_size"
+_HASH_KEY = "vigil.body_hash"
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -26,6 +28,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     ):
         raise _too_large(limit)
     chunks, size, more, slot = list[bytes](), 0, True, slot_of(request.scope)
+    hashed = request.scope.get(_HASH_KEY)
     while more:
         if not body_has_begun(request.scope):
             slot.rest()  # the client decides how long this takes
@@ -37,6 +40,8 @@ async def read_body(request: Request, limit: int) -> bytes:
         if size > limit:
             raise _too_large(limit)
         chunks.append(chunk)
+        if hashed is not None:
+            hashed.update(chunk)
     await slot.resume()
     return b"".join(chunks)
 
@@ -71,6 +76,17 @@ def body_size(request: Request) -> int:
     """Return the bytes of the JSON that the request has brought."""
     size: int = request.scope.get(_SIZE_KEY, 0)
     return size
+
+
+def hash_body(request: Request) -> None:
+    """Let the body be hashed while it is read; call it before."""
+    request.scope[_HASH_KEY] = hashlib.sha256()
+
+
+def body_hash(request: Request) -> bytes:
+    """Return the SHA-256 of the body that was read."""
+    digest: bytes = request.scope[_HASH_KEY].digest()
+    return digest
 
 
 def _check_type(request: Request) -> None:

@@ -13,6 +13,8 @@ from typing import Final, Protocol
 _RESERVED_FILES: Final = 256
 """Of the process' files: for Redis, logs, and connections above the limit."""
 _MIN_CONNECTIONS: Final = 16
+_MIN_SILENT, _SILENT_SHARE = 64, 4
+"""Connections that have never sent a whole head may be a quarter of all, and so many in any case."""
 
 
 class Connection(Protocol):
@@ -38,7 +40,7 @@ class ConnectionTable:
         """Add a connection; return False if it is one too many and none could give way to it."""
         self._count += 1
         oldest = None
-        if self._count > self._limit:
+        if self._count > self._limit or len(self._silent) >= max(_MIN_SILENT, self._limit // _SILENT_SHARE):
             oldest = next(iter(self._silent), None) or next(iter(self._idle), None)
         self._silent[connection] = None
         if oldest is not None:

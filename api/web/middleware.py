@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.runtime.context import AppContext
 from api.runtime.request_limits import RequestSlot, set_slot
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
+from api.web.callers import OpenCall, call_of
 from api.web.params import header_values
 from api.web.problems import Problem, problem_of
 from api.web.receipt import Receipt, noted_answers
@@ -46,28 +47,34 @@ class _HeadAnswered(Exception):
 class _Sender:
     """Sends the response to one request, with the headers that every response has."""
 
-    def __init__(self, scope: Scope, send: Send, request_id: bytes) -> None:
-        self._scope, self._send = scope, send
+    def __init__(self, scope: Scope, send: Send, request_id: bytes, clock: Clock) -> None:
+        self._scope, self._send, self._clock = scope, send, clock
         self._headers = [*_SECURITY_HEADERS, (b"x-request-id", request_id), _NO_CONTENT_CSP]
         self._bodiless = scope["method"] == "HEAD"
         self.status = 0
         self.receipt: Receipt | None = None
-        """Of a whole response that shows answers."""
+        """Of a whole response that shows answers, or for which an SDK waits."""
 
     async def __call__(self, message: Message) -> None:
         """Send a part of the response."""
+        call = call_of(self._scope)
+        if call is not None:
+            call.note(message, self._clock.monotonic())
         if message["type"] == "http.response.start":
             self.status = message["status"]
             sent = message.get("headers", ())
             own = {name for name, _ in sent}  # /docs and the console have their own policies
             message["headers"] = [*sent, *(header for header in self._headers if header[0] not in own)]
             emit("api.answered", http_status=self.status)
-        elif self.status in _WITH_ANSWER and not message.get("more_body") and noted_answers(self._scope):
+        elif not message.get("more_body") and (self._shows_answers() or (call is not None and call.whole)):
             self.receipt = Receipt(self._scope)
         await self._send(message)
         if self._bodiless:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             raise _HeadAnswered
+
+    def _shows_answers(self) -> bool:
+        return self.status in _WITH_ANSWER and bool(noted_answers(self._scope))
 
 
 class RequestMiddleware:
@@ -83,11 +90,15 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = self._request_id(scope)
-        sender = _Sender(scope, send, request_id)
+        sender = _Sender(scope, send, request_id, self._clock)
         with event_context(request_id=request_id.decode()):
             await self._serve(scope, receive, sender)
-            if sender.receipt is not None:
-                await self._record_read(sender.receipt, noted_answers(scope))
+            arrived = sender.receipt is not None and await sender.receipt.arrived(self._context.settings.send_seconds)
+            call = call_of(scope)
+            if call is not None:
+                await self._end_call(call, arrived=arrived)
+            if arrived and sender.status in _WITH_ANSWER:
+                await self._record_read(noted_answers(scope))
 
     async def _serve(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
         """Send the response of the app, or that to its exception."""
@@ -110,11 +121,21 @@ class RequestMiddleware:
         finally:
             slot.leave()
 
-    async def _record_read(self, receipt: Receipt, answers: list[str]) -> None:
-        """Record that the app has the answers of these jobs, once it has: they are erased soon after."""
-        if await receipt.arrived(self._context.settings.send_seconds):
+    async def _record_read(self, answers: list[str]) -> None:
+        """Record that the app has the answers of these jobs: they are erased soon after."""
+        if answers:
             with suppress(StoreUnavailable):  # then they are erased later, as if nobody had read them
                 await with_timeout(STORE_TIMEOUT_S, self._context.job_access.mark_read(answers))
+
+    async def _end_call(self, call: OpenCall, *, arrived: bool) -> None:
+        """Record whether the client of a create has its answer: if not, its SDK's next try is to join the job."""
+        callers = self._context.callers
+        try:
+            if call.job_id:
+                answered = (arrived and call.whole) or call.streamed(self._clock.monotonic())
+                await callers.end_surely(call.app, call.caller, call.job_id, answered=answered)
+        finally:
+            callers.release()
 
     def _request_id(self, scope: Scope) -> bytes:
         """Return the caller's X-Request-Id if it is valid, else a new one."""

@@ -1,7 +1,9 @@
 """Whether a client has received a response. The answer of a job with `store: false` is erased a minute after it was.
 
-Sent is not received: the system keeps megabytes for a client that has left. So the response counts as received once
-the client's system has acknowledged its last byte.
+Sent is not received: the system keeps megabytes for a client that has left. And what the client's system has
+acknowledged its program may not have read: one that ends with bytes unread has its connection reset, and a reset is the
+last that a server can know. So the response counts as received once its last byte was acknowledged and the connection
+then either was ended in order or lived on for a while. (To a proxy in between, the proxy is the client.)
 """
 
 from __future__ import annotations
@@ -23,6 +25,12 @@ _ANSWERS: Final = "vigil.answers"
 _TO_OTHERS: Final = "vigil.to_others"
 _CONNECTION: Final = "vigil.connection"
 _FIRST_LOOK_S, _MAX_PAUSE_S = 0.002, 0.5
+_LIVES_ON_S: Final = 2.0
+"""How long a connection that stays open is watched behind the last acknowledgement: who reads does it by then."""
+_MAX_DUPLICATES: Final = 128
+"""Sockets that are held open for this; more may not be, since the files of a process are few."""
+_ENDED_BY_CLIENT: Final = frozenset({6, 7, 8, 9, 11})
+"""States of TCP in which the client has ended the connection: TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING."""
 
 
 class ServerConnection(Protocol):
@@ -30,7 +38,14 @@ class ServerConnection(Protocol):
 
     transport: asyncio.Transport
     failed: bool
-    """Whether it ended before all was sent."""
+    """Whether it was reset, or ended before all was sent."""
+    left_unacknowledged: int | None
+    """How many bytes were not acknowledged when the client ended it in order; None before."""
+
+    @property
+    def closes(self) -> bool:
+        """Return whether the server closes it behind the response that is being sent."""
+        ...
 
     @property
     def body_has_begun(self) -> bool:
@@ -82,29 +97,42 @@ def noted_answers(scope: Scope) -> list[str]:
 class Receipt:
     """Watches a connection until the client has received what is sent on it. Make it before the last byte is sent.
 
-    It holds a duplicate of the socket, because the server may close its own with the last byte.
+    It holds a duplicate of the socket if the server closes its own with the last byte.
     """
+
+    _duplicates = 0
 
     def __init__(self, scope: Scope) -> None:
         self._connection: ServerConnection | None = scope.get("state", {}).get(_CONNECTION)
-        self._socket: socket.socket | None = None
-        found = None if has_left(scope) or self._connection is None else self._connection.transport
-        if found is not None:
-            raw = found.get_extra_info("socket")
-            self._socket = socket.socket(fileno=os.dup(raw.fileno())) if raw is not None else None
-        self._left = has_left(scope)
+        self._left, self._duplicate = has_left(scope), None
+        if self._connection is not None and not self._left and self._connection.closes:
+            self._duplicate = self._duplicate_of(self._connection.transport)
+            self._left = self._duplicate is None
+
+    @classmethod
+    def _duplicate_of(cls, transport: asyncio.Transport) -> socket.socket | None:
+        try:
+            if cls._duplicates >= _MAX_DUPLICATES:
+                return None
+            found = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        except (OSError, AttributeError):
+            return None
+        cls._duplicates += 1
+        return found
 
     async def arrived(self, seconds: float) -> bool:
-        """Return whether the client has received everything within so many seconds."""
+        """Return whether the client has received everything, all of it acknowledged within so many seconds."""
         loop = asyncio.get_running_loop()
-        end, pause = loop.time() + seconds, _FIRST_LOOK_S
+        end, pause, acknowledged_at = loop.time() + seconds, _FIRST_LOOK_S, None
         try:
             while not self._left:
-                unacknowledged = self._unacknowledged()
-                if unacknowledged is None or loop.time() >= end:
+                under_way, ended = self._look()
+                if under_way is None or (under_way and (ended or loop.time() >= end)):
                     return False
-                if not unacknowledged:
-                    return True
+                if not under_way:
+                    acknowledged_at = acknowledged_at if acknowledged_at is not None else loop.time()
+                    if ended or loop.time() - acknowledged_at >= _LIVES_ON_S:
+                        return True
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _MAX_PAUSE_S)
             return False
@@ -113,18 +141,41 @@ class Receipt:
 
     def close(self) -> None:
         """Release the duplicate of the socket."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._duplicate is not None:
+            self._duplicate.close()
+            self._duplicate = None
+            Receipt._duplicates -= 1
 
-    def _unacknowledged(self) -> int | None:
-        """Return how many bytes are still under way, or None if the connection was broken."""
-        if self._connection is None or self._socket is None:  # not our server: sent is all that is known
-            return 0
-        if self._connection.failed or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            return None
-        try:
-            queued = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        except OSError:  # only Linux counts them
-            queued = b"\0" * 4
-        return self._connection.transport.get_write_buffer_size() + int(struct.unpack("i", queued)[0])
+    def _look(self) -> tuple[int | None, bool]:
+        """Return how many bytes are under way, None after a reset, and whether the client has ended the connection."""
+        if self._connection is None:  # not our server: sent is all that is known
+            return 0, True
+        if self._connection.failed:
+            return None, True
+        buffered = self._connection.transport.get_write_buffer_size()
+        if self._duplicate is not None:
+            if self._duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                return None, True
+            return buffered + unacknowledged(self._duplicate), _ended_by_client(self._duplicate)
+        left = self._connection.left_unacknowledged
+        if left is not None:
+            return left, True
+        if self._connection.transport.is_closing():  # by us, or it was reset and that is not told yet
+            return 1, False
+        return buffered + unacknowledged(self._connection.transport.get_extra_info("socket")), False
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Return how many bytes the system has sent or will send and the other side has not acknowledged."""
+    try:
+        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    except OSError:  # only Linux counts them
+        return 0
+    return int(struct.unpack("i", queued)[0])
+
+
+def _ended_by_client(sock: socket.socket) -> bool:
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _ENDED_BY_CLIENT
+    except (OSError, AttributeError):  # only Linux tells
+        return False

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.runtime.request_limits import is_waiting
+from api.runtime.request_limits import is_of_app, is_waiting
 from api.web.connections import ConnectionTable, connection_limit
 from api.web.http10_cycle import Http10Cycle
 from api.web.middleware import PROBES, raw_response
 from api.web.problems import Problem
-from api.web.receipt import attach_connection
+from api.web.receipt import attach_connection, unacknowledged
+from api.web.request_starts import Origin, RequestStarts
 from worker.clock import Clock
 from worker.settings import Settings
 
@@ -80,9 +82,11 @@ class _Parser(HttpRequestParser):
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, settings: Settings, clock: Clock, table: ConnectionTable, **kwargs: Any) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, table: ConnectionTable, starts: RequestStarts, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self._settings, self._clock, self._table = settings, clock, table
+        self._settings, self._clock, self._table, self._starts = settings, clock, table, starts
         self.parser = _Parser(self)
         self._stage, self._transitions, self._size, self._body_chunks = _HEAD, 0, 0, 0
         self._problem = _MALFORMED
@@ -90,8 +94,9 @@ class Protocol(HttpToolsProtocol):
         self._send_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._served: RequestResponseCycle | None = None
-        self._probes_only = False
+        self._probes_only = self._known = False
         self.failed = False
+        self.left_unacknowledged: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -109,6 +114,11 @@ class Protocol(HttpToolsProtocol):
             served.disconnected = True
             served.message_event.set()
         self.pipeline.clear()
+
+    def eof_received(self) -> None:
+        """Note what of the responses the client has not received; it has ended the connection."""
+        buffered = self.transport.get_write_buffer_size()
+        self.left_unacknowledged = buffered + unacknowledged(self.transport.get_extra_info("socket"))
 
     def give_way(self) -> None:
         """Close the connection, which serves no request, for another one."""
@@ -146,6 +156,8 @@ class Protocol(HttpToolsProtocol):
         if fault is not None:
             self._problem = fault
             raise _Refused
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # HTTP/1.0 has no interim responses: the client would take it for the last
         super().on_headers_complete()
         attach_connection(self.scope, self)
         if self.parser.get_http_version() == "1.0":
@@ -201,6 +213,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse(self._problem)
 
     def on_response_complete(self) -> None:
+        self._known = self._known or (self._served is not None and is_of_app(self._served.scope))
         self._served = None
         super().on_response_complete()
         if self.transport.is_closing():
@@ -211,7 +224,16 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._served = cycle
         self._table.set_busy(self)
-        super()._start_asgi_task(cycle, app)
+        begin = partial(super()._start_asgi_task, cycle, _noticing_the_end(cycle, app))
+        origin = Origin.KNOWN if self._known else Origin.NEW
+        if cycle.scope["path"] in PROBES:
+            origin = Origin.PROBE
+        self._starts.begin(origin, self.client[0] if self.client else "", begin)
+
+    @property
+    def closes(self) -> bool:
+        """Return whether the connection is closed behind the response that is being sent."""
+        return self._served is None or not self._served.keep_alive
 
     @property
     def body_has_begun(self) -> bool:
@@ -294,11 +316,29 @@ class Protocol(HttpToolsProtocol):
         self._close()
 
 
+def _noticing_the_end(cycle: RequestResponseCycle, app: Any) -> Any:
+    """Return the app, after which uvicorn knows that the client has left, if it has.
+
+    A connection closes a turn of the loop before uvicorn is told. An app that saw it, and so has sent nothing, would be
+    taken for broken: with a message on stderr, and a response of uvicorn's own to nobody.
+    """
+
+    async def run(*args: Any) -> None:
+        try:
+            await app(*args)
+        except asyncio.CancelledError:  # the server stops and waits no longer
+            cycle.transport.close()
+        if not cycle.response_complete and cycle.transport.is_closing():
+            cycle.disconnected = True
+
+    return run
+
+
 def protocol_factory(settings: Settings, clock: Clock) -> type[asyncio.Protocol]:
     """Return the factory that uvicorn calls for each connection of one server."""
-    table = ConnectionTable(connection_limit(settings.max_connections))
+    table, starts = ConnectionTable(connection_limit(settings.max_connections)), RequestStarts()
 
     def factory(**kwargs: Any) -> Protocol:
-        return Protocol(settings, clock, table, **kwargs)
+        return Protocol(settings, clock, table, starts, **kwargs)
 
     return cast("type[asyncio.Protocol]", cast("Callable[..., Protocol]", factory))

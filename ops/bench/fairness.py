@@ -6,6 +6,7 @@ A fleet of `slots` over a real Valkey as Vigil ships it (flushed before each ans
 and commits; a job takes its slot for 40 to 60 ms in place of a model's minutes. B submits 10 at once. Its wait is the
 time until an answer is there: alone its own jobs stand in its way, behind A every second turn is A's, so twice as long
 is what fair turns give; first come, first served would give minutes. Also told: the wait for the start, and A's share.
+A slot is left for a third app (VIGIL_APP_SLOT_SHARE), whether B is alone or behind A.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from worker.clock import Clock
 from worker.embedded import EmbeddedValkey
 from worker.jobs import events as ev
 from worker.jobs.states import Outcome, Purpose
+from worker.settings import Settings
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
-from worker.store.jobs.stored_job import ClaimedJob, NewJob
+from worker.store.jobs.stored_job import AppLimits, ClaimedJob, NewJob
 
 MODEL = "gpt-5.6-sol"
 AGREED = 2.0
+_SHARE = Settings.model_fields["app_slot_share"].default
 _JOBS = 10
 _SHORTEST, _SPREAD = 0.040, 0.020
 _SUBMITS_AT_ONCE = 200
@@ -40,7 +43,7 @@ class Fleet:
         self.submitted: dict[str, float] = {}
         self.started: dict[str, float] = {}
         self.done: dict[str, float] = {}
-        self.took = Counter[str]()
+        self.took, self._held = Counter[str](), Counter[str]()
         self._wake = asyncio.Event()
 
     async def submit(self, app: str, count: int) -> list[str]:
@@ -66,11 +69,14 @@ class Fleet:
             while True:
                 self._wake.clear()
                 room = self._slots - len(running)
-                held = (await self._jobs.claim("fleet", room, 60.0))[1] if room else []
+                limits = AppLimits(share=_SHARE, held=+self._held)
+                held = (await self._jobs.claim("fleet", room, 60.0, limits=limits))[1] if room else []
                 for job in held:
+                    self._held[job.job.app] += 1
                     task = group.create_task(self._run(job))
                     running.add(task)
                     task.add_done_callback(running.discard)
+                    task.add_done_callback(lambda _, app=job.job.app: self._held.subtract([app]))
                     task.add_done_callback(lambda _: self._wake.set())
                 await self._wake.wait()
 

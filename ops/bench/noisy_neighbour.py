@@ -53,6 +53,7 @@ _BODY = {"model": "gpt-5.6-sol", "input": "Why is the sky blue? " * 20}
 _POLLS = 5_100
 _STREAMS = 5_000
 _APP_BYTES = 100 * 2**20  # what one app's jobs may hold, so that it is reached within a window
+_BURST = 1_500
 _MAX_IDLE = 5.0  # seconds; the server closes idle connections after 30
 
 
@@ -174,6 +175,30 @@ async def silent_connections(target: Target, until: float) -> None:
     await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
     for writer in kept:
         writer.close()
+
+
+@attack(3, f"bursts of {_BURST:,} connections without a key, which all send a request at once")
+async def connection_bursts(target: Target, until: float) -> None:
+    """Open many connections, send a request on each, leave, and begin again."""
+    loop = asyncio.get_running_loop()
+
+    async def one() -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        with suppress(OSError):
+            target.got["opened"] += 1
+            return await asyncio.open_connection(HOST, target.port)
+        return None
+
+    while loop.time() < until - 1.0:
+        lines = [line for line in await asyncio.gather(*(one() for _ in range(_BURST))) if line is not None]
+        await asyncio.sleep(0.3)
+        for _, writer in lines:
+            writer.write(get("/v1/jobs", "nobody"))
+        for reader, writer in lines:
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(5):
+                    target.got[(await reader.readline())[9:12].decode() or "closed"] += 1
+            writer.close()
+        await asyncio.sleep(0.5)
 
 
 @attack(4, "half webhooks of the provider, without a secret to sign them")

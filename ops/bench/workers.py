@@ -78,6 +78,7 @@ async def _drain(deployment: Deployment, name: str, prompt: str, jobs: int, work
         "OPENAI_BASE_URL": f"http://{HOST}:{feed}/v1",
         "VIGIL_PROBE_SECONDS": "0",
         "VIGIL_LEASE_SECONDS": "30",
+        "VIGIL_APP_SLOT_SHARE": "1",  # one app has all slots
         "VIGIL_ENCRYPTION_KEYS": base64.urlsafe_b64encode(bytes(range(32))).decode(),
     }
     running = [await deployment.start(VIGIL, "worker", "--max-jobs", str(slots), env=env) for _ in range(workers)]

@@ -64,7 +64,7 @@ def refusal(answer: httpx2.Response, *statuses: int) -> str:
     assert answer.headers["x-content-type-options"] == "nosniff"
     body = answer.json()
     if answer.headers["content-type"] == "application/json":
-        assert answer.url.path.startswith(("/v1/responses", "/v1/chat"))
+        assert answer.url.path.startswith(("/v1/responses", "/v1/chat", "/v1/conversations"))
         assert set(body) == {"error"}
         assert set(body["error"]) - {"vigil"} == {"message", "type", "code", "param"}
         return str(body["error"]["code"])

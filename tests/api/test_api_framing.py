@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
+import struct
 
 import pytest
 from api_server import Running
@@ -77,3 +79,42 @@ async def test_bytes_of_a_body_are_never_a_request(api, bearer):
 
 async def test_nothing_is_connected_through(api):
     assert await statuses(api, b"CONNECT /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + PING) == [400]
+
+
+async def test_a_client_of_http_1_0_gets_no_interim_response(api, bearer):
+    """It would take "100 Continue" for the response to its request (RFC 9110, 10.1.1)."""
+    body = b'{"model": "gpt-5.6-sol", "input": "x"}'
+    fields = b"host: x\r\n%scontent-type: application/json\r\nexpect: 100-continue\r\n" % bearer
+    for version in (b"1.0", b"1.1"):
+        reader, writer = await asyncio.open_connection(api.host, api.port)
+        writer.write(b"POST /v1/jobs HTTP/%s\r\n%scontent-length: %d\r\n\r\n" % (version, fields, len(body)))
+        if version == b"1.1":
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        else:
+            await asyncio.sleep(0.2)
+        writer.write(body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 202 ")
+        writer.close()
+
+
+async def test_requests_whose_client_has_left_say_nothing_on_stderr(api, bearer, caplog):
+    """However the connection ends while a request is begun, waits for its body or is answered."""
+    head = b"%s /v1/jobs%s HTTP/1.1\r\nHost: x\r\n" + bearer
+    requests = [
+        head % (b"GET", b"?limit=1") + b"\r\n",
+        head % (b"POST", b"") + b"Content-Type: application/json\r\n" + LENGTH + b"\r\n" + BODY[:5],
+        (head % (b"GET", b"") + b"\r\n") * 40,
+        head % (b"GET", b"") + b"\r\nNOT HTTP\r\n\r\n",
+        (head % (b"GET", b"/job_x?wait=5") + b"\r\n") * 3 + b"\0",
+    ]
+    for number in range(60):
+        sock = socket.create_connection((api.host, api.port))
+        if number % 2:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.sendall(requests[number % len(requests)])
+        if number % 3 == 0:
+            await asyncio.sleep(0)
+        sock.close()
+    await asyncio.sleep(0.5)
+    assert await statuses(api, LAST) == [200]
+    assert [one for one in caplog.records if one.name.startswith("uvicorn")] == []

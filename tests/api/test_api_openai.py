@@ -59,6 +59,7 @@ async def test_waiting_sync_and_async(sdk):
 
 
 async def test_a_long_wait_is_kept_alive_by_spaces(sdk, monkeypatch):
+    monkeypatch.setattr("api.openai_compat.routes._HEAD_AFTER_S", 0.05)
     monkeypatch.setattr("api.openai_compat.routes._KEEP_ALIVE_S", 0.05)
     prompt = "[[sim: silent_delay hold=20]] Hello"
     raw = await sdk.client.responses.with_raw_response.create(model=SOL, input=prompt)
@@ -77,7 +78,8 @@ async def test_either_id_works_in_either_api(sdk):
     assert (await over(sdk, plain["id"])).output_text == made.output_text
 
 
-async def test_headers_of_a_finished_response(sdk):
+async def test_headers_of_a_finished_response(sdk, monkeypatch):
+    monkeypatch.setattr("api.openai_compat.routes._HEAD_AFTER_S", 60)
     raw = await sdk.client.responses.with_raw_response.create(model=SOL, input="Hello")
     assert raw.headers["x-vigil-served-model"] == SOL
     assert raw.request_id

@@ -18,8 +18,8 @@ async def client(api):
 
 
 REFUSED = [
-    ({"previous_response_id": "resp_x"}, openai.BadRequestError, "unsupported_parameter", "previous_response_id"),
-    ({"conversation": "conv_1"}, openai.BadRequestError, "unsupported_parameter", "conversation"),
+    ({"previous_response_id": "resp_x"}, openai.BadRequestError, "previous_response_not_found", "previous_response_id"),
+    ({"conversation": "conv_1"}, openai.NotFoundError, "conversation_not_found", "conversation"),
     ({"model": "gpt-99"}, openai.NotFoundError, "model_not_found", "model"),
     ({"model": 7}, openai.UnprocessableEntityError, "validation_error", "model"),
     ({"input": ""}, openai.UnprocessableEntityError, "validation_error", "input"),
@@ -148,15 +148,10 @@ async def test_idempotency_key_reused(client):
     assert raised.value.code == "idempotency_key_reused"
 
 
-async def test_an_unsupported_route_names_the_supported_ones(client):
-    for job_body in (
-        client.responses.input_items.list("resp_x"),
-        client.responses.input_tokens.count(model=SOL, input="Hi"),
-    ):
-        with pytest.raises(openai.NotFoundError) as raised:
-            await job_body
-        assert raised.value.code == "not_found"
-        assert "responses.create" in raised.value.body["message"]
+async def test_the_input_items_of_an_unknown_response_are_not_found(client):
+    with pytest.raises(openai.NotFoundError) as raised:
+        await client.responses.input_items.list("resp_x")
+    assert raised.value.code == "response_not_found"
 
 
 async def test_a_store_that_is_away_is_a_server_error(client, monkeypatch):

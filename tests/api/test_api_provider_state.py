@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 from api_server import running, submitted
 from openai import AsyncOpenAI, BadRequestError, UnprocessableEntityError
 
+from api.runtime.name_check import MAX_NAMES
 from worker.store import keys
 
 MCP = {"type": "mcp", "server_label": "x"}
@@ -16,8 +20,7 @@ def image(url):
 
 
 NAMES = [
-    ({"previous_response_id": "resp_1"}, "previous_response_id"),
-    ({"conversation": {"id": "conv_1"}}, "conversation.id"),
+    ({"prompt_state": {"previous_response_id": "resp_1"}}, "prompt_state.previous_response_id"),
     ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}, "tools[0].vector_store_ids[0]"),
     ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, "tools[0].container"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
@@ -70,6 +73,23 @@ PRIVATE = [
 ]
 
 
+ITEM = {"type": "item_reference", "id": "msg_1"}
+
+
+@pytest.mark.parametrize("name", ["input", "instructions", "messages", "anything"])
+async def test_an_earlier_item_is_refused_under_whatever_name_items_are_sent(acme, name):
+    for value in ([ITEM], ITEM, [{"role": "user", "content": [ITEM]}], [{"id": "msg_1"}]):
+        answer = await acme.post("/v1/jobs", json=native({}) | {"params": {name: value}})
+        assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_parameter"), value
+        assert answer.json()["errors"][0]["pointer"].startswith(f"/params/{name}")
+
+
+async def test_items_that_only_have_ids_are_no_names_wherever_they_are_sent(acme):
+    items = [{"role": "assistant", "content": "a", "id": "msg_1"}, {"role": "user", "content": "b"}]
+    for fields in ({"input": items}, {"params": {"input": items, "instructions": items, "user": "https://idp/u1"}}):
+        assert (await acme.post("/v1/jobs", json=native({}) | fields)).status_code == 202
+
+
 async def test_addresses_in_a_private_network_are_refused_in_tools_and_input_on_both_faces(sdk, acme, redis):
     for url in PRIVATE:
         for fields in ({"tools": [{**MCP, "server_url": url}]}, {"input": image(url)}, {"input": image({"url": url})}):
@@ -85,13 +105,21 @@ async def test_addresses_in_a_private_network_are_refused_in_tools_and_input_on_
     assert await redis.zcard(keys.READY) == 0
 
 
+class Lookups(list):
+    """The names that were looked up; each takes `delay` seconds."""
+
+    delay = 0.0
+
+
 @pytest.fixture
 def lookups(monkeypatch):
     """Names that this test's name servers know; every other one has no address. What was looked up is recorded."""
-    known, looked_up = {"rebind.example": ["93.184.216.34", "10.1.2.3"], "public.example": ["93.184.216.34"]}, []
+    known = {"rebind.example": ["93.184.216.34", "10.1.2.3"], "public.example": ["93.184.216.34"]}
+    looked_up = Lookups()
 
     async def resolve(self, host, app):
         looked_up.append(host)
+        await asyncio.sleep(looked_up.delay)
         if host not in known:
             raise OSError("no such name")
         return known[host]
@@ -110,6 +138,74 @@ async def test_a_name_that_leads_into_a_private_network_is_refused_and_asked_onc
     many = {"input": [image(f"https://h{n}.example/")[0] for n in range(33)]}
     assert (await acme.post("/v1/jobs", json=native(many))).json()["code"] == "url_not_allowed"
     assert len(lookups) == 1, "a request can't have any number of names looked up"
+
+
+def mcp(*hosts):
+    return native({"tools": [{**MCP, "server_url": f"https://{host}/mcp"} for host in hosts]})
+
+
+async def batch(client, jobs):
+    answer = await client.post("/v1/jobs/batch", json={"jobs": jobs})
+    assert answer.status_code == 200
+    return [row.get("problem", {}).get("code", row["status"]) for row in answer.json()], answer.json()
+
+
+async def test_names_that_many_jobs_of_a_batch_share_are_looked_up_once_and_together(lookups, acme):
+    lookups.delay = 0.05
+    began = time.perf_counter()
+    codes, _ = await batch(acme, [mcp(*(f"h{n}.example" for n in range(15)))] * 30 + [mcp("rebind.example")])
+    assert codes == [202] * 30 + ["url_not_allowed"]
+    assert sorted(lookups) == sorted({*lookups})
+    assert time.perf_counter() - began < 15 * 30 * lookups.delay / 3, "one after the other they take 22 s"
+
+
+async def test_a_batch_has_no_more_names_looked_up_than_the_limit_and_the_jobs_before_it_are_taken(lookups, acme):
+    codes, rows = await batch(acme, [mcp(*(f"h{job}-{n}.example" for n in range(15))) for job in range(40)])
+    assert codes == [202] * (MAX_NAMES // 15) + ["url_not_allowed"] * (40 - MAX_NAMES // 15)
+    assert len(lookups) == MAX_NAMES
+    assert f"{MAX_NAMES} hosts" in rows[-1]["problem"]["detail"]
+    assert rows[-1]["problem"]["errors"][0]["pointer"].startswith("/params/tools/")
+    codes, _ = await batch(acme, [mcp(*(f"x{n}.example" for n in range(33))), mcp("public.example"), {"input": 5}, 7])
+    assert codes[0] == "url_not_allowed"
+    assert codes[1:] == [202, "validation_error", "validation_error"]
+    assert "x0.example" not in lookups, "a job that is refused anyway takes no other job's lookups"
+
+
+TOO_LONG = [
+    "https://" + "a" * 30_000 + "/",
+    "https://" + "a." * 300 + "example/",
+    "https://" + "a" * 64 + ".example/",
+    "https://x." + "ü" * 60 + ".example/",
+    "https://public.example/" + "y" * 8_192,
+    "https://-x.example/",
+    "https://x..example/",
+]
+
+
+@pytest.mark.parametrize("url", TOO_LONG, ids=[url[:20] for url in TOO_LONG])
+async def test_a_host_or_an_address_that_no_name_server_knows_is_refused_wherever_it_stands(lookups, acme, url):
+    places = [
+        ({"params": {"tools": [{**MCP, "server_url": url}]}}, "/params/tools/0/server_url"),
+        ({"input": image(url)}, "/input/0/content/0/image_url"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": url}]}]}, None),
+        ({"params": {"anything": {"callback": url}}}, "/params/anything/callback"),
+        ({"webhook": {"url": url}}, "/webhook/url"),
+    ]
+    for fields, pointer in places:
+        answer = await acme.post("/v1/jobs", json=native({}) | fields)
+        assert answer.status_code in (413, 422), pointer
+        if answer.status_code == 422:
+            assert answer.json()["code"] == "url_not_allowed" or answer.json()["code"].startswith("webhook_url_")
+            assert pointer is None or answer.json()["errors"][0]["pointer"] == pointer
+        assert len(answer.content) < 2_000, "what was sent is not repeated"
+    assert lookups == []
+
+
+async def test_a_host_without_a_scheme_has_the_same_limits(lookups, acme):
+    for host in ("a." * 300 + "example", "x." + "a" * 64 + ".example"):
+        answer = await acme.post("/v1/jobs", json=native({"x": {"host": host}}))
+        assert (answer.status_code, answer.json()["code"]) == (422, "url_not_allowed")
+    assert lookups == []
 
 
 GOOD = [

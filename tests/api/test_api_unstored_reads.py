@@ -127,3 +127,32 @@ async def test_a_live_stream_that_showed_all_starts_the_minute(api, acme, worker
 
     await until("the minute to begin", sooner)
     client.close()
+
+
+@pytest.mark.parametrize("close", ["keep-alive", "close"])
+@pytest.mark.parametrize("name", [name for name in READS if name != "poll"])
+async def test_who_resets_the_connection_with_most_of_it_unread_has_not_read_it(
+    api, acme, worker, key, due, name, close
+):
+    """The client's system had acknowledged it all: the answer is small."""
+    job_id = await done(acme, worker, "The answer. " * 200)
+    unread = await due(job_id)
+    client = await RawClient(api).send(request(key, "GET", READS[name](job_id), connection=close))
+    assert len(await client.read(100)) == 100
+    await asyncio.sleep(0.3)
+    client.close()  # what is unread makes the system send a reset
+    await asyncio.sleep(2.5)
+    assert await due(job_id) == unread
+
+
+async def test_who_keeps_the_connection_has_read_it_though_nothing_more_is_heard(api, acme, worker, key, due):
+    job_id = await done(acme, worker)
+    unread = await due(job_id)
+    client = await RawClient(api).send(request(key, "GET", f"/v1/jobs/{job_id}"))
+    await client.until(b"The answer.")
+
+    async def sooner() -> bool:
+        return unread - await due(job_id) > SOON_MS
+
+    await until("the minute to begin", sooner)
+    client.close()

@@ -173,7 +173,7 @@ class AllProcesses:
         assert answer["status"] == "completed"
         body["input"] = f"[[sim: prompt_block hold=0]] {CONTENT['prompt']}"
         assert (await self.ask("POST", "/v1/responses", json=body))["status"] == "failed"
-        await self.refused(400, "POST", "/v1/responses", json={**body, "conversation": CONTENT["prompt"]})
+        await self.refused(404, "POST", "/v1/responses", json={**body, "conversation": CONTENT["prompt"]})
         await self.refused(422, "POST", "/v1/responses", json={**body, "model": CONTENT["prompt"]})
 
     async def faults(self) -> None:

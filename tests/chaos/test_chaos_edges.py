@@ -99,3 +99,42 @@ async def test_an_api_killed_between_commit_and_answer_gives_the_same_job_again(
             assert again.headers["Idempotent-Replayed"] == "true"
             assert await there()
             await stage.kill(api)
+
+
+async def test_the_retry_of_an_sdk_joins_the_job_of_an_api_that_was_killed(tmp_path: Path) -> None:
+    async with Processes(tmp_path) as stage:
+        _, key, _ = await Apps(stage.redis, Clock()).create_key("chaos", ("submit", "read"))
+        ports = [free_port(), free_port()]
+        apis = [await stage.start("api", "--port", str(port)) for port in ports]
+        async with httpx2.AsyncClient(timeout=LIMIT, headers={"Authorization": f"Bearer {key}"}) as client:
+
+            async def both_answer() -> bool:
+                try:
+                    return all([(await client.get(f"http://127.0.0.1:{p}/readyz")).status_code == 200 for p in ports])
+                except httpx2.TransportError:
+                    return False
+
+            await until("the APIs", both_answer)
+
+            def create(port: int, count: int) -> asyncio.Task[httpx2.Response]:
+                body = {"model": "gpt-5.6-sol", "input": "[[sim: silent_delay hold=600]] hello"}
+                headers = {"x-stainless-retry-count": str(count), "x-stainless-read-timeout": "60"}
+                return asyncio.create_task(
+                    client.post(f"http://127.0.0.1:{port}/v1/responses", json=body, headers=headers)
+                )
+
+            async def there() -> bool:
+                return bool(await stage.redis.zcard(keys.index("chaos")))
+
+            sent = create(ports[0], 0)
+            await until("the job in Redis", there)
+            await stage.kill(apis[0])
+            assert isinstance((await asyncio.gather(sent, return_exceptions=True))[0], httpx2.TransportError)
+            again = create(ports[1], 1)
+            await stage.worker()
+            stage.hurry()
+            answer = await again
+            (job_id,) = await stage.redis.zrange(keys.index("chaos"), 0, -1)
+            assert (answer.status_code, answer.headers["X-Vigil-Job"]) == (200, job_id.decode())
+            assert answer.json()["status"] == "completed"
+            assert stage.sim.calls()["creates"] == 1

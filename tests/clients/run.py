@@ -145,8 +145,9 @@ def missing_parts(client: httpx2.Client) -> list[str]:
     missing = []
     if client.post("/v1/chat/completions", json={}).status_code == _NOT_FOUND:
         missing.append("chat")
-    reference = {"model": "gpt-5.6-sol", "input": [{"type": "item_reference", "id": "rs_none"}], "background": True}
-    answer = client.post("/v1/responses", json=reference)
+    made = client.post("/v1/responses", json={"model": "gpt-5.6-sol", "input": "Hello"}).json()
+    named = {"type": "item_reference", "id": made["output"][0]["id"]}
+    answer = client.post("/v1/responses", json={"model": "gpt-5.6-sol", "input": [named], "background": True})
     if answer.json().get("error", {}).get("code") == "unsupported_parameter":
         missing.append("item references")
     return missing

@@ -15,6 +15,24 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
+_OTHER_PAGES = ("/webhooks", "/end-users", "/end-users?quarantined=1", "/audit", "/lab", "/apps", "/apps/acme")
+_ACTIONS = (
+    *("/webhooks/redeliver", "/webhooks/redeliver-failed", "/webhooks/endpoints/we_x/rotate"),
+    *("/webhooks/endpoints/we_x/state", "/end-users/find", "/end-users/quarantine", "/end-users/x/quarantine"),
+    *("/end-users/x/lift", "/end-users/x/notes", "/audit/verify", "/audit/holds/place", "/audit/holds/release"),
+    "/lab/run",
+)
+
+
+async def test_every_action_needs_a_token_an_origin_and_a_session(console):
+    visitor = await console.logged_in()
+    form = {"csrf": await visitor.csrf(), "reason": "r", "job": "all", "end_user": "u", "text": "t"}
+    for path in _ACTIONS:
+        assert (await visitor.post(f"/console{path}", {**form, "csrf": "x"})).status_code == 403, path
+        assert (await visitor.post(f"/console{path}", form, Origin="https://evil.example")).status_code == 403, path
+        assert (await console.visitor().post(f"/console{path}", form)).status_code == 303, path
+        assert (await visitor.get(f"/console{path}")).status_code in {404, 405}, path
+    assert "Nothing is on hold" in (await visitor.get("/console/audit")).text
 
 
 async def test_every_answer_has_the_headers_once(console):
@@ -34,7 +52,7 @@ async def test_pages_have_no_inline_style_script_or_handler(console):
     job_id = await submitted(console, (await console.key())[1], metadata={"a": "b"})
     job = f"/jobs/{job_id}"
     lists = ("/jobs?status=queued&metadata=a%3Db", "/jobs?q=x", "/jobs/actions?action=cancel&status=queued")
-    for path in (*lists, "/now", "/jobs", job, f"{job}/audit", f"{job}/support", "/try", "/login"):
+    for path in (*lists, "/now", "/jobs", job, f"{job}/audit", f"{job}/support", "/try", "/login", *_OTHER_PAGES):
         page = (await visitor.get(f"/console{path}")).text
         assert re.search(r"<style|\sstyle=|\son\w+=|javascript:", page) is None, path
         assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page)), path

@@ -178,7 +178,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, di
             role: Role = "api" if name == "api" else "worker"
             password = next(word for word in line.split() if word.startswith("#"))
             commands = " ".join(f"+{command}" for command in sorted(names(role) | OPTIONAL))
-            reads = "+type +exists +llen +lindex +lrange +get"
+            reads = "+type +exists +llen +lindex +lrange +get +xlen"
             audit = f"(~vigil:* ~arq:* -@all {reads} +xadd +xrange +xrevrange +eval +evalsha)"
             rules = f"user {name} on {password} resetkeys ~vigil:* ~arq:* resetchannels &vigil:* -@all {commands}"
             if role == "api":

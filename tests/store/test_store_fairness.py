@@ -15,6 +15,7 @@ from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
+from worker.store.jobs.stored_job import AppLimits
 
 
 @pytest.fixture
@@ -156,13 +157,102 @@ async def test_the_settings_limit_goes_for_apps_without_their_own(apps, jobs, cl
     await apps.set_limits("small", max_running=3)
     for app in ("big", "small", "without a record"):
         await submit(jobs, clock, app, 5)
-    assert Counter([h.job.app for h in await claim(jobs, 20, app_limit=2)]) == {
+    assert Counter([h.job.app for h in await claim(jobs, 20, limits=AppLimits(running=2))]) == {
         "big": 2,
         "small": 3,
         "without a record": 2,
     }
     await apps.set_limits("small", default_max=True)
     assert (await apps.app("small")).max_running is None
+
+
+class OneWorker:
+    """A worker's slots: what it takes it holds until `ends`."""
+
+    def __init__(self, jobs, slots, share):
+        self.jobs, self.slots, self.share, self.held = jobs, slots, share, []
+
+    def count(self, app):
+        return sum(one.job.app == app for one in self.held)
+
+    async def claim(self):
+        limits = AppLimits(share=self.share, held=Counter(one.job.app for one in self.held))
+        taken = await claim(self.jobs, self.slots - len(self.held), limits=limits)
+        self.held += taken
+        return [one.job.app for one in taken]
+
+    async def ends(self, place):
+        one = self.held.pop(place % len(self.held))
+        await self.jobs.change(one.job.id, lambda _: [(CANCELLED, None)], token=one.token)
+
+
+@pytest.mark.parametrize(
+    ("slots", "share", "expected"),
+    [(10, 0.8, [8, 1, 1]), (20, 0.8, [16, 3, 1]), (10, 0.5, [5, 2, 1]), (2, 0.8, [1, 1, 0]), (5, 1.0, [5, 0, 0])],
+)
+async def test_long_jobs_of_one_app_leave_slots_for_the_others(jobs, clock, slots, share, expected):
+    worker = OneWorker(jobs, slots, share)
+    for app in ("big", "small", "third"):  # one after the other; nothing ends
+        await submit(jobs, clock, app, 40)
+        await worker.claim()
+    assert [worker.count(app) for app in ("big", "small", "third")] == expected
+
+
+async def test_a_slot_that_another_app_frees_is_taken_by_the_one_that_was_passed_over(jobs, clock):
+    worker = OneWorker(jobs, 10, 0.8)
+    await submit(jobs, clock, "small", 2)
+    await worker.claim()
+    await submit(jobs, clock, "big", 20)
+    assert (len(await worker.claim()), await worker.claim()) == (6, []), "6 = 0.8 * (10 - 2), rounded down"
+    await worker.ends(0)
+    assert await worker.claim() == ["big"]
+
+
+async def test_whoever_was_passed_over_has_saved_nothing_up(jobs, clock):
+    worker = OneWorker(jobs, 10, 0.8)
+    await submit(jobs, clock, "big", 60)
+    await worker.claim()
+    for _ in range(20):  # the other one's turns go on meanwhile
+        await submit(jobs, clock, "small")
+        assert await worker.claim() == ["small"]
+        await worker.ends(-1)
+    await submit(jobs, clock, "small", 20)
+    while worker.held:
+        await worker.ends(0)
+    taken = Counter(await worker.claim())
+    assert abs(taken["big"] - taken["small"]) <= 1
+    assert taken.total() in (8, 9), "and something is left for a third"
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["big", "small", "third", "end"]), st.integers(1, 30)), max_size=12)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(slots=st.integers(2, 24), share=st.sampled_from([0.5, 0.8, 0.95]), steps=STEPS)
+async def test_no_single_app_makes_another_wait(valkey_url, slots, share, steps):
+    """Whatever was submitted and has ended: no app has all slots, and whoever has none takes what is free."""
+    from builders import FakeClock
+
+    redis, clock = connect(valkey_url), FakeClock()
+    try:
+        await redis.flushall()
+        jobs = Jobs(redis, clock)
+        worker = OneWorker(jobs, slots, share)
+        for what, size in steps:
+            if what == "end":
+                for _ in range(min(size, len(worker.held))):
+                    await worker.ends(size)
+            else:
+                await submit(jobs, clock, what, size)
+            await worker.claim()
+            free = slots - len(worker.held)
+            for app in ("big", "small", "third"):
+                own, waiting = worker.count(app), await redis.zcard(keys.app_queue(app))
+                assert own < slots
+                assert not waiting or own or not free, "whoever has none takes what is free"
+                assert not waiting or not own or own + 1 > share * (own + free), "and more is taken while it may be"
+    finally:
+        await redis.aclose()
 
 
 async def test_terms_that_make_no_sense_are_refused(apps):

@@ -267,8 +267,8 @@ async def test_the_provider_shuts_out_again_whose_time_was_over(redis, quarantin
 
 async def test_a_warning_is_one_line_however_often_its_notice_is_looked_at(clock, quarantine):
     for notice in ("evt_1", "evt_1", "evt_2"):
-        await quarantine.record_warning(ANN, notice, clock.now())
+        await quarantine.record_warning("shop", ANN, notice, clock.now())
     assert (await quarantine.counts(ANN, 86_400))["warnings"] == 2
     clock.step(91 * 86_400)
-    await quarantine.record_warning(ANN, "evt_3", clock.now())
+    await quarantine.record_warning("shop", ANN, "evt_3", clock.now())
     assert (await quarantine.counts(ANN, 365 * 86_400))["warnings"] == 1

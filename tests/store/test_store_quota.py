@@ -11,7 +11,7 @@ from waiting import until
 from worker.jobs.errors import ContentTooLarge, LeaseLost, QueueFull, Refused
 from worker.jobs.states import Outcome
 from worker.store import keys
-from worker.store.admission.app_quota import JOB_OVERHEAD, AppQuota, QuotaUse
+from worker.store.admission.app_quota import EVENT_BYTES, EVENTS_OF_A_LIFE, JOB_BYTES, AppQuota, QuotaUse
 from worker.store.apps import Apps
 from worker.store.audit.legal_holds import LegalHolds
 from worker.store.jobs.repository import Jobs, RetentionTimes
@@ -27,7 +27,7 @@ def job(quota=None, **given):
 
 
 async def counted(redis) -> QuotaUse:
-    return replace(await Apps(redis, FakeClock()).quota_use(APP), jobs=0)
+    return replace(await Apps(redis, FakeClock()).quota_use(APP), jobs=0, events=0)
 
 
 async def actual(redis) -> QuotaUse:
@@ -110,6 +110,8 @@ async def test_a_random_life_of_many_jobs_is_counted_exactly(redis, clock):
                         waiting.remove(one.job.id)
                         over.append(one.job.id)
         assert (await counted(redis)) == (await actual(redis)), step
+        stated, kept = await sums(redis)
+        assert stated == kept, step
     assert over, "some have ended"
 
 
@@ -230,7 +232,8 @@ async def test_an_app_has_the_bounds_of_its_own_quota_and_the_default_for_the_re
 
 
 async def test_small_jobs_count_with_all_that_belongs_to_them_towards_the_share_of_memory(redis, jobs):
-    tight = AppQuota(memory=5 * JOB_OVERHEAD)
+    most = JOB_BYTES + EVENTS_OF_A_LIFE * EVENT_BYTES
+    tight = AppQuota(memory=5 * most)
     tries = [jobs.submit(job(tight, prompt="x")) for _ in range(12)]
     answers = await asyncio.gather(*tries, return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, QueueFull)]
@@ -239,4 +242,54 @@ async def test_small_jobs_count_with_all_that_belongs_to_them_towards_the_share_
     for _ in range(200):
         await jobs.submit(job(prompt="x"))
     grown = (await redis.info("memory"))["used_memory"] - before
-    assert grown < 200 * JOB_OVERHEAD, "a waiting job takes less than it is counted for"
+    assert grown < 200 * most, "a waiting job takes less than it is counted for"
+
+
+async def memory_of(redis, clock, life):
+    """(bytes of memory that an app is counted with, bytes that Redis has taken) for 100 jobs with this life."""
+
+    async def now():
+        found = await redis.info("memory")
+        data = int(found["used_memory"]) - int(found.get("mem_clients_normal", 0))
+        return (await Apps(redis, clock).quota_use(APP)).memory, data
+
+    for _ in range(10):  # what all jobs share is there
+        await life()
+    before = await now()
+    for _ in range(100):
+        await life()
+    return [after - first for after, first in zip(await now(), before, strict=True)]
+
+
+@pytest.mark.parametrize("size", [100, 12_000])
+@pytest.mark.parametrize("end", ["completed", "cancelled", "deleted", "completed and deleted", "tried again"])
+async def test_what_an_app_is_counted_with_is_what_its_settled_jobs_take(redis, clock, jobs, size, end):
+    async def life():
+        stored, _ = await jobs.submit(job(prompt="x" * size))
+        if end in ("cancelled", "deleted"):
+            await jobs.change(stored.job.id, lambda _: [(CANCELLED, None)])
+        else:
+            if end == "tried again":
+                (one,) = await held(redis, jobs, stored.job.id)
+                await run(jobs, one, text="y" * size, ends=False)
+            (one,) = await held(redis, jobs, stored.job.id)
+            await run(jobs, one, text="y" * size)
+        if "deleted" in end:
+            await erase(redis, jobs, await jobs.load(stored.job.id), "deleted", "key_1")
+
+    counted_with, taken = await memory_of(redis, clock, life)
+    assert 0.7 * taken < counted_with < 1.6 * taken, counted_with / taken
+
+
+async def held(redis, jobs, job_id):
+    """The job's lease, whoever had it."""
+    await redis.zrem(keys.LATER, job_id)
+    await redis.zadd(keys.LEASED, {job_id: 0})
+    return [one for one in (await jobs.claim("w1", 5, 60))[1] if one.job.id == job_id]
+
+
+async def sums(redis):
+    """The sums of what is stated of each job, and the sums as they are kept."""
+    rows = {name: value.split() for name, value in (await redis.hgetall(keys.content_sizes(APP))).items()}
+    kept = [int(rows.pop(name, [b"0"])[0]) for name in (b"total", b"events")]
+    return [sum(int(row[column]) for row in rows.values()) for column in (0, 1)], kept

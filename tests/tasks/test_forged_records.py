@@ -24,6 +24,7 @@ from worker.clock import Clock
 from worker.store import codec, keys
 from worker.store.apps import SCOPES, Apps, new_key
 from worker.store.audit.verification import TrailVerification
+from worker.store.jobs.stored_job import AppLimits
 from worker.store.lifecycle.record_verification import RecordVerification
 
 pytestmark = pytest.mark.skipif(PLAIN, reason="without master keys whoever writes to Redis is believed")
@@ -230,7 +231,7 @@ async def test_limits_of_an_app_that_were_altered_are_refused(running: FullStack
         await running.submit(QUICK)
     jobs = running.stage.jobs
     await jobs.claim("w1", 1, 60)  # the record is read
-    _, second = await jobs.claim("w1", 5, 60, app_limit=1)
+    _, second = await jobs.claim("w1", 5, 60, limits=AppLimits(running=1))
     assert second == [], "the default counts, not what somebody wrote"
     hook = await running.app.get("/v1/jobs")
     assert hook.status_code == 200

@@ -24,8 +24,10 @@ from worker.clock import Clock
 from worker.main import WorkerProcess
 from worker.safety.notices import SafetyNotice
 from worker.store import keys
+from worker.store.admission.appeal_notes import AppealNotes
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
+from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.legal_holds import LegalHolds
 from worker.store.connection.pool import keyring_of
 from worker.store.console_access import ConsoleAccess
@@ -304,6 +306,8 @@ async def fill(vigil: Living) -> None:
             return (await vigil.running.view(one))["status"] in ("completed", "blocked", "failed")
 
         await until("jobs to settle", settled)
+    await ContentReads(redis, clock).record("acme", done, "output", by="key", session="s")
+    await AppealNotes(redis, clock).add("acme", "x", "asks again", by="key")
     await StreamedChunks(redis, 1000).grow(done, 1, 3)
     await redis.hset(keys.streamed_chunks(done), 1, 3)
     await redis.rpush(keys.text(done, 1), b'1[1,0,"x"]')
@@ -318,7 +322,7 @@ async def fill(vigil: Living) -> None:
     async def everything() -> bool:
         return keys.KINDS - set(await cells(redis)) - {keys.kind_of(name) for name in FLEETING} <= NEVER
 
-    await until("a key of each kind that the table in worker/store/keys.py names", everything)
+    await until("a key of each kind that the table in ops/design/redis-keys.md names", everything)
 
 
 def _mine_first(name: bytes) -> tuple[bool, bytes]:
@@ -335,7 +339,7 @@ async def cells(redis: ArqRedis) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for name in sorted(await redis.keys("vigil:*"), key=_mine_first):
         kind = keys.kind_of(name.decode())
-        assert kind != "other", f"{name!r} is no key of the table in worker/store/keys.py"
+        assert kind != "other", f"{name!r} is no key of the table in ops/design/redis-keys.md"
         if kind not in NEVER and not await _of_theirs(redis, name):
             found.setdefault(kind, name)
     return found

@@ -1,10 +1,11 @@
-"""`vigil up`: runs Redis, API, worker and simulator in one process and one event loop. The demo uses it too."""
+"""`vigil up`: runs Redis, API, worker and simulator. The demo uses it too.
+
+The API is in this process; worker and simulator share another one (up_worker.py), Redis is a third.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import importlib
 import json
 import os
 import shlex
@@ -25,6 +26,7 @@ from worker.cli.keys import new_encryption_key
 from worker.cli.processes import address, first_of, listen, load_api_server, run_until_signal, with_redis
 from worker.cli.profile import save_profile, saved_profile
 from worker.cli.submit import DEFAULT_MODEL
+from worker.cli.up_worker import separate_worker, with_provider
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.private_files import UMASK, make_private
@@ -76,24 +78,23 @@ async def everything(settings: Settings, stop: asyncio.Event, *, speed: float = 
         if bound.is_unspecified:  # however it was written
             place["host"] = str(bound)
         settings = with_encryption_key(settings.model_copy(update=place))
+        simulated = settings.openai_api_key is None and settings.openai_base_url is None
+        worker = await stack.enter_async_context(separate_worker(with_simulator=simulated))
         actual = await stack.enter_async_context(with_redis(settings))
+        stack.push_async_callback(worker.end)  # before Redis
         durability_text = await _check_store(actual)
-        simulator = None
-        if actual.openai_api_key is None and actual.openai_base_url is not None:
-            actual = actual.model_copy(update={"openai_api_key": SecretStr("none")})  # a server that needs no key
-        elif actual.openai_api_key is None:
-            if actual.openai_webhook_secret is None:  # Vigil runs both ends: webhooks need no setup
-                actual = actual.model_copy(
-                    update={"openai_webhook_secret": SecretStr(new_secret(Clock().random_bytes(32)))}
-                )
-            simulator = await stack.enter_async_context(_simulator(actual, speed))
+        if simulated and actual.openai_webhook_secret is None:  # Vigil runs both ends: webhooks need no setup
             actual = actual.model_copy(
-                update={"openai_api_key": SecretStr("sk-simulator"), "openai_base_url": simulator}
+                update={"openai_webhook_secret": SecretStr(new_secret(Clock().random_bytes(32)))}
             )
+        elif actual.openai_api_key is None and not simulated:
+            actual = actual.model_copy(update={"openai_api_key": SecretStr("none")})  # a server that needs no key
+        simulator = await worker.begin(actual, speed if simulated else None)
+        if simulator is not None:
+            actual = with_provider(actual, simulator)
         ready = asyncio.Event(), asyncio.Event()
-        main = importlib.import_module("worker.main")
         tasks = (
-            asyncio.create_task(main.run_worker(actual, stop=stop, ready=ready[0]), name="worker"),
+            asyncio.create_task(worker.run(ready[0], stop), name="worker"),
             asyncio.create_task(_serve_api(actual, ready[1], stop, sock), name="api"),
         )
         try:
@@ -233,28 +234,6 @@ async def _console_link(settings: Settings, key: str) -> str | None:
         return await console_link(redis, key, address(settings) + settings.root_path)
     finally:
         await redis.aclose()
-
-
-@asynccontextmanager
-async def _simulator(settings: Settings, speed: float) -> AsyncIterator[str]:
-    """The fake provider on its usual port, or on a free one; yields the base URL for the SDK."""
-    from worker.simulator.app import DEFAULT_PORT, Simulator  # noqa: PLC0415  aiohttp is slow to import
-
-    hooks: tuple[str | None, str | None] = None, None
-    if settings.openai_webhook_secret is not None:
-        hooks = f"{address(settings)}/hooks/openai", settings.openai_webhook_secret.get_secret_value()
-    simulator = Simulator("127.0.0.1", DEFAULT_PORT, speed, webhook_url=hooks[0], webhook_secret=hooks[1])
-    try:
-        await simulator.start()
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        simulator.port = 0
-        await simulator.start()
-    try:
-        yield simulator.url
-    finally:
-        await simulator.stop()
 
 
 def up(

@@ -21,6 +21,7 @@ The tree names who can do something about each error.
     ├── UnknownModel        caller: models.toml has no such model
     ├── RateExceeded        caller: the app's token bucket is empty; says when to try again
     ├── QueueFull           caller: the app has reached its quota of jobs waiting or bytes held
+    ├── EarlierCallerWaits  Vigil: a retry came while the request that it may repeat still waits; try again shortly
     └── Refused             caller: the request can't be done as it stands (code, detail)
 
 No message holds a prompt, an output, a key or a secret.
@@ -68,6 +69,10 @@ class EndUserQuarantined(VigilError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"{job_id}: its end user is quarantined")
         self.job_id = job_id
+
+
+class EarlierCallerWaits(VigilError):
+    """An identical request of the same app still waits for its answer, so this retry may or may not be its."""
 
 
 class SettingsError(VigilError):

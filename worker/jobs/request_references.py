@@ -74,6 +74,8 @@ _TEXTS: Final = frozenset(
 """Strings under these are text, in which the provider opens nothing."""
 _OF_ANSWERS: Final = frozenset({"annotations", "results", "action", "actions", "sources", "logprobs"})
 """What an item of an earlier answer says of itself."""
+ITEMS: Final = ("input", "instructions")
+"""Params that hold input items."""
 _SCHEMAS: Final = frozenset({"parameters", "schema", "input_schema", "output_schema"})
 _FREE: Final = frozenset({"metadata", "client_metadata", "headers", "logit_bias"})
 _SCHEME: Final = re.compile(r"(?i:https?|wss?):|[A-Za-z][A-Za-z0-9+.-]*:[\x00-\x20]*[/\\]{2}")
@@ -85,12 +87,15 @@ _NESTED: Final = frozenset({dict, list})
 def find_references(params: dict[str, Any], items: Any, most_fields: int | None = None) -> References | None:
     """Return the references of a request's params and input, with paths that begin with `params` or `input`.
 
+    What the params call `input` or `instructions` is searched like the input, also where Vigil passes its own instead.
     None when they have more than `most_fields` fields: the caller may have it done where it delays nobody.
     """
     search = _Search(most_fields)
-    search.run(params, ("params",), of_item=False)
-    if isinstance(items, list):
-        search.run(items, ("input",), of_item=True)
+    search.run({name: value for name, value in params.items() if name not in ITEMS}, ("params",), of_item=False)
+    lists = [(("input",), items), *((("params", name), params.get(name)) for name in ITEMS)]
+    for path, value in lists:
+        if isinstance(value, list | dict):
+            search.run(value, path, of_item=True)
     return None if search.over else search.found
 
 

@@ -7,10 +7,11 @@ Pure. It must not depend on where cases come from, how results are shown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise
+from typing import Final
 
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.record import Usage
@@ -28,6 +29,9 @@ from worker.safety.policy import (
     WaitAction,
     decide,
 )
+
+_STEP: Final = 20
+"""Jobs after which `grid_in_steps` lets its caller pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,11 @@ def row(
     for one in courses:
         play(policy, one, totals, accept)
         jobs += 1
+    return result(policy, totals, jobs, catalogue, base)
+
+
+def result(policy: Policy, totals: Totals, jobs: int, catalogue: Catalogue, base: Decimal | None) -> PolicyResult:
+    """Return the result of one policy whose totals over so many jobs these are; `base`: the cost of waiting only."""
     totals.waits.sort()
     totals.settled.sort()
     cost, rule = totals.cost(catalogue), policy.on_delay
@@ -224,6 +233,26 @@ def grid(
     base = waiting.cost(catalogue)
     policies = [_policy(action, after, silence_seconds, model) for action in actions for after in thresholds]
     return [row(policy, courses, catalogue, base, accept) for policy in policies]
+
+
+def grid_in_steps(
+    cases: Sequence[LabCase], catalogue: Catalogue, rules: Sequence[OnDelay], model: str | None = None
+) -> Iterator[PolicyResult | None]:
+    """Yield one row for each rule, in the order given, and None after every few jobs, where a caller may pause."""
+    courses, waiting = list[PreparedCase](), Totals()
+    for number, case in enumerate(cases):
+        courses.append(course(case, catalogue, model))
+        play(_policy("wait", 0.0, 0.0, model), courses[-1], waiting)
+        if number % _STEP == 0:
+            yield None
+    base = waiting.cost(catalogue)
+    for rule in rules:
+        policy, totals = Policy(on_delay=rule), Totals()
+        for number, one in enumerate(courses):
+            play(policy, one, totals)
+            if number % _STEP == 0:
+                yield None
+        yield result(policy, totals, len(courses), catalogue, base)
 
 
 def _policy(action: Action, after: float, silence: float, model: str | None) -> Policy:

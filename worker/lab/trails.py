@@ -62,23 +62,47 @@ def read(lines: Iterable[str], source: str, *, seed: int = 1, faster_takes: floa
     `faster_takes`: the part of the original's own time (checks apart) that a faster model needs, for jobs that did
     not run one to its end.
     """
-    jobs: dict[str, _Job] = {}
+    courses = JobCourses(seed, faster_takes)
     for number, record in _records(lines, source):
         try:
-            job = jobs.setdefault(str(record["job_id"]), _Job())
-            _note(job, record["type"], _time(record["at"]), record.get("attempt"), record["data"])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            courses.add(record)
+        except ValueError:
             raise BadTrail(f"{source}, line {number}: not an audit record as `vigil audit export` writes it") from None
-    if not jobs:
+    if not courses:
         raise BadTrail(f"{source}: there is no audit record in it")
-    rng, cases, left_out = SeededDraws(seed), [], Counter[LeftOut]()
-    for _, job in sorted(jobs.items()):
-        case = _case(job, rng.even(), faster_takes)
-        if isinstance(case, LabCase):
-            cases.append(case)
-        else:
-            left_out[case] += 1
-    return LabCases(tuple(cases), source, tuple(sorted(left_out.items())))
+    return courses.cases(source)
+
+
+class JobCourses:
+    """The courses of jobs, from their audit records: add the records in their order, then ask for the cases."""
+
+    def __init__(self, seed: int = 1, faster_takes: float = 0.4) -> None:
+        self._jobs: dict[str, _Job] = {}
+        self._seed, self._faster_takes = seed, faster_takes
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Apply one record; one of an app concerns no job. Raises ValueError when it is no audit record."""
+        try:
+            if record["job_id"] is None:
+                return
+            job = self._jobs.setdefault(str(record["job_id"]), _Job())
+            _note(job, record["type"], _time(record["at"]), record.get("attempt"), record["data"])
+        except (KeyError, TypeError, AttributeError, OverflowError):
+            raise ValueError("not an audit record") from None
+
+    def cases(self, source: str) -> LabCases:
+        """Return the cases of the jobs whose original course is known, and how many others there are, by reason."""
+        rng, cases, left_out = SeededDraws(self._seed), [], Counter[LeftOut]()
+        for _, job in sorted(self._jobs.items()):
+            case = _case(job, rng.even(), self._faster_takes)
+            if isinstance(case, LabCase):
+                cases.append(case)
+            else:
+                left_out[case] += 1
+        return LabCases(tuple(cases), source, tuple(sorted(left_out.items())))
 
 
 def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -27,7 +27,13 @@ from .world import CALL, WORLD, call_of, project_of
 log = logging.getLogger(__name__)
 
 _LIMITED = frozenset({"rate_limit_exceeded", "slow_down"})
-_KINDS = {"/v1/responses": "creates", "/v1/chat/completions": "chats", "/v1/models": "models"}
+_KINDS = {
+    "/v1/responses": "creates",
+    "/v1/chat/completions": "chats",
+    "/v1/models": "models",
+    "/v1/responses/input_tokens": "counts",
+    "/v1/responses/compact": "compactions",
+}
 
 
 def ok(request: web.Request, body: Json, plan: Plan | None = None) -> web.Response:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from . import chat, control, responses
+from . import chat, control, relayed, responses
 from .answers import guard
 from .mix import Mix, MixTable, load
 from .pace import Pace
@@ -142,6 +142,8 @@ def _application(world: World) -> web.Application:
     app.add_routes(
         [
             web.post("/v1/responses", responses.create),
+            web.post("/v1/responses/input_tokens", relayed.count),
+            web.post("/v1/responses/compact", relayed.compact),
             web.get("/v1/responses/{id}", responses.retrieve),
             web.post("/v1/responses/{id}/cancel", responses.cancel),
             web.delete("/v1/responses/{id}", responses.delete),

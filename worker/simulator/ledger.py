@@ -33,6 +33,8 @@ class Call:
     status: int | None = None
     ended: str | None = None  # completed | failed | incomplete | cut | aborted | error
     input_sha256: str | None = None
+    items: int | None = None  # of the input, if it is a list
+    items_sha256: str | None = None  # of that list as compact JSON with sorted keys
 
 
 @dataclass(slots=True)
@@ -69,7 +71,7 @@ class Ledger:
 
     def as_json(self) -> dict[str, Any]:
         """Return the answer of GET /sim/calls."""
-        names = ("creates", "resumes", "polls", "cancels", "deletes", "models", "chats")
+        names = ("creates", "resumes", "polls", "cancels", "deletes", "models", "chats", "counts", "compactions")
         return {
             **{name: self.kinds[name] for name in names},
             "tokens_billed": {"input": self.input_tokens, "output": self.output_tokens},

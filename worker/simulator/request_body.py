@@ -115,6 +115,11 @@ def _ask(body: Json, model: str, source: str | list[Any], *, chat: bool) -> Pars
     )
 
 
+def digest_of(items: list[Any]) -> str:
+    """Return the digest of input items as compact JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(items, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def _last_user_text(items: list[Any]) -> str:
     for item in reversed(items):
         if isinstance(item, dict) and item.get("role") == "user":

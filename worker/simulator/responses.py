@@ -15,7 +15,7 @@ from .error_forms import planned_error
 from .errors import ErrorShape, shape, simple
 from .ledger import Call, Ledger
 from .live_response import LiveResponse
-from .request_body import ParsedRequest, read
+from .request_body import ParsedRequest, digest_of, read
 from .transport import CutError, EventStream, break_json
 from .wire import Step, dumps
 from .world import WORLD, World, call_of, project_of
@@ -31,6 +31,9 @@ def note(request: web.Request, ask: ParsedRequest) -> None:
     call.model, call.stream, call.background = ask.model, ask.stream, ask.background
     call.safety_identifier = safety if isinstance(safety, str) else None
     call.input_sha256 = ask.sha256
+    source = ask.body.get("input")
+    if isinstance(source, list):
+        call.items, call.items_sha256 = len(source), digest_of(source)
 
 
 def left(ledger: Ledger, call: Call, out: EventStream, *, done: bool) -> None:

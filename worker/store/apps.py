@@ -32,7 +32,8 @@ from worker.store.errors import store_errors
 from worker.store.record_mac import RecordMacs
 from worker.store.values import count_of, read, report_unreadable
 
-SCOPES: Final = ("submit", "read", "audit", "ops")
+SCOPES: Final = ("submit", "read", "audit", "ops", "content")
+"""`content` shows prompts and outputs in the console; over HTTP, `read` does."""
 MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
 _SCAN: Final = 1_000
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -202,11 +203,11 @@ class Apps:
         async with store_errors("count what the app has"), self._redis.pipeline(transaction=True) as pipe:
             for status in (Status.QUEUED, Status.SCHEDULED):
                 pipe.zcard(keys.index(app, "status", status))
-            pipe.hget(keys.content_sizes(app), "total")
+            pipe.hmget(keys.content_sizes(app), "total", "events")
             pipe.hlen(keys.content_sizes(app))
-            queued, scheduled, held, fields = await pipe.execute()
-        size = count_of((held or b"0").decode(errors="replace")) or 0
-        return QuotaUse(queued + scheduled, size, max(0, fields - 1))  # one field is the total
+            queued, scheduled, sums, fields = await pipe.execute()
+        size, events = (count_of((text or b"0").decode(errors="replace")) or 0 for text in sums)
+        return QuotaUse(queued + scheduled, size, max(0, fields - 2), events)  # two fields are the sums
 
     async def _app(self, app: str) -> bytes:
         raw: bytes | None = await self._redis.get(keys.app(app))

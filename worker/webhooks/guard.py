@@ -23,8 +23,10 @@ Resolver = Callable[[str, str], Awaitable[Sequence[str]]]
 """Returns every address of a name as text, looked up for an app; raises OSError if it has none."""
 
 MAX_URL_LENGTH: Final = 2048
+MAX_FETCHED_URL_LENGTH: Final = 8192
+"""Of a webhook's URL, and of one that the provider opens: those may be signed."""
 _URL: Final = TypeAdapter(HttpUrl)
-_FETCHED_URL: Final = TypeAdapter(AnyHttpUrl)  # without a limit to its length: links may be signed
+_FETCHED_URL: Final = TypeAdapter(AnyHttpUrl)  # longer than HttpUrl may be
 _FORBIDDEN_CHARACTERS: Final = re.compile(
     r"[\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\\]"
 )
@@ -34,6 +36,7 @@ _FETCHED: Final = re.compile(
 )
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _MAX_HOST_LENGTH: Final = 253
+_MAX_LABEL_LENGTH: Final = 63
 _PRIVATE_LABELS: Final = frozenset(
     {"local", "internal", "localhost", "localdomain", "onion", "lan", "home", "corp", "intranet", "private", "arpa"}
 )
@@ -152,10 +155,16 @@ def _check_host(host: str, policy: AddressPolicy) -> None:
             raise _refused("webhook_url_address", "Webhooks are never sent to this address.")
         return
     labels = host.split(".")
-    if len(host) > _MAX_HOST_LENGTH or not all(_LABEL.fullmatch(label) for label in labels):
+    if not _is_host_name(labels):
         raise _refused("webhook_url_host", "The host of a webhook's address is not a host name.")
     if not policy.allow_private and (len(labels) == 1 or labels[-1] in _PRIVATE_LABELS):
         raise _refused("webhook_url_private_host", "The host of a webhook's address is not a public name.")
+
+
+def _is_host_name(labels: Sequence[str]) -> bool:
+    """Return whether labels make a name: 253 characters at most, and 63 in each."""
+    length = sum(map(len, labels)) + len(labels) - 1
+    return length <= _MAX_HOST_LENGTH and all(_LABEL.fullmatch(label) for label in labels)
 
 
 def _literal_ip(host: str) -> str | None:
@@ -192,6 +201,8 @@ def host_of_fetched_url(text: str, policy: AddressPolicy) -> str | None:
     """
     if text[:5].lower() == "data:":
         return None
+    if len(text) > MAX_FETCHED_URL_LENGTH:
+        raise _not_allowed(f"It has more than {MAX_FETCHED_URL_LENGTH} characters.")
     parts = _FETCHED.fullmatch(text)
     if parts is None or _FORBIDDEN_CHARACTERS.search(text):
         raise _not_allowed("It must be an http:// or https:// URL without spaces, or a data: URL.")
@@ -204,11 +215,16 @@ def host_of_fetched_url(text: str, policy: AddressPolicy) -> str | None:
         raise _not_allowed("It must have at most one user name.")
     if sent not in {host, (url.unicode_host() or "").lower()}:
         raise _not_allowed("Its host is written so that it may be read as another one.")
-    return check_fetched_host(host, policy)
+    name = check_fetched_host(host, policy)
+    if name is not None and not _is_host_name(name.split(".")):
+        raise _not_allowed("Its host is not a host name.")
+    return name
 
 
 def check_fetched_host(host: str, policy: AddressPolicy) -> str | None:
     """Return the host if it is a name; None if it is an address that may be reached. Raises Refused (422)."""
+    if len(host.removesuffix(".")) > _MAX_HOST_LENGTH or any(len(one) > _MAX_LABEL_LENGTH for one in host.split(".")):
+        raise _not_allowed("Its host is longer than a name may be: 253 characters, and 63 between two dots.")
     literal = _literal_ip(host)
     if literal is not None:
         if not policy.allows(literal):

@@ -14,7 +14,7 @@ from api.console.console_routes import ConsoleRoutes, Done
 from api.console.job_query import LABELS, JobQuery
 from api.console.page_response import Page
 from api.console.visit import Form, LoginNeeded, Visit
-from api.jobs.bulk_actions import Caller, run_actions
+from api.jobs.bulk_actions import ActionRequest, run_actions
 from api.jobs.search import filter_of_query
 from api.runtime.store_deadline import with_deadline
 from api.schema.requests import ActionName, JobActionsRequest
@@ -156,7 +156,7 @@ async def _run(
     request, key = validate(JobActionsRequest, wanted), await _key(visit)
     idempotency_key = f"console-{run_id}" if run_id else None
     meter, base = meter_of(visit.context.settings, key), base_url(visit.request)
-    return await run_actions(visit.context, Caller(key, meter, base, {}, idempotency_key), request)
+    return await run_actions(visit.context, ActionRequest(key, meter, base, {}, idempotency_key), request)
 
 
 async def _key(visit: Visit) -> ApiKey:

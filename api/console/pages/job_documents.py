@@ -10,6 +10,7 @@ from api.console.formats import as_time
 from api.console.page_response import Page
 from api.console.pages.job import JOB
 from api.console.visit import Form, Visit
+from api.jobs.content_looks import record_look
 from api.jobs.support import packet_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.requests import SupportPacketRequest
@@ -62,5 +63,6 @@ async def preview_support(visit: Visit, form: Form) -> Page:
 
 
 async def _packet(visit: Visit, stored: StoredJob, description: Redacted | None) -> Page:
+    await with_deadline(visit.request, record_look(visit.context, visit.key, visit.session.token, stored, "packet"))
     packet = await packet_of(visit.request, stored, description)
     return Page("job_support.html", {"job_id": stored.job.id, "packet": packet, "described": description is not None})

@@ -19,11 +19,12 @@ from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute, openai_error
 from api.openai_compat.failures import status_of
 from api.openai_compat.response import ResponseSource
+from api.openai_compat.sdk_retry import expect_retries, submit_once
 from api.openai_compat.stream import ResponseStream
 from api.openai_compat.waiting import wait_for_end
 from api.runtime.context import context_of
 from api.runtime.request_limits import Kind, slot_of
-from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
+from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.documented_route import Routes
 from api.schema.views import dumps
 from api.web.auth import authorize, bearer_token
@@ -56,16 +57,18 @@ async def create(request: Request) -> Response:
     key, context = await authorize(request, "submit"), context_of(request)
     refuse_dry_run(request)
     idem = idempotency_key(request)
+    retries = expect_retries(request, idem)
     sent = await read_json(request, context.settings.max_body_bytes)
     parse = partial(parse_chat, carries_chat=context.settings.upstream == "chat")
     parsed = await context.large_work.run(key.app, body_size(request), parse, sent)
     slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
     meter = meter_of(context.settings, key)
     digests = await digests_of(context, key.app, parsed.job, body_size(request), repeatable=idem is not None)
+    submission = partial(
+        submit, context, key, parsed.job, digests, trace_of(request.scope), idem, meter, base_url(request)
+    )
     try:
-        stored, replayed = await with_deadline(
-            request, submit(context, key, parsed.job, digests, trace_of(request.scope), idem, meter, base_url(request))
-        )
+        stored, replayed = await submit_once(request, key, submission, expected=retries)
     except Problem as problem:
         raise with_chat_names(problem, parsed.origins) from None
     headers = {"X-Vigil-Job": stored.job.id, **rate_limit_headers(meter)}
@@ -127,4 +130,4 @@ async def _load(request: Request, stored: StoredJob) -> ResponseSource:
 
 def _closing(headers: dict[str, str]) -> Problem:
     detail = "This process is shutting down; the job goes on. Read it at GET /v1/jobs/{id}, by the id in X-Vigil-Job."
-    return Problem(503, "shutting_down", detail, headers={**headers, **_SETTLED})
+    return Problem(503, "shutting_down", detail, headers=headers)  # a retry joins the job at another process

@@ -111,7 +111,7 @@ def _summary(record: dict[str, Any]) -> str:
     call, decision, data = record.get("call") or {}, record.get("decision") or {}, record["data"]
     parts = [call.get("model"), call.get("outcome"), call.get("request_id")]
     if record["seq"] is None:
-        parts = [data.get("by"), data.get("reason")]
+        parts = [data.get("by"), data.get("kind"), data.get("reason")]
     elif record["type"] == "job.queued":
         parts = [f"app {record['app']}", record["key_id"], record["requested_model"]]
     if record["type"].startswith("job.check.") and record.get("checks"):

@@ -1,9 +1,10 @@
 """Limit what an app may keep waiting and stored: a quota per app, checked by the script that creates the job.
 
 Both values are derived, so they can't drift from what they count: the jobs waiting are the members of the app's indexes
-of `queued` and `scheduled`; the bytes held are sizes that Redis states of a job's content, measured again by every
-commit that changes it (connection/content_size.lua) and by a recount (lifecycle/content_recount.py). A third limit is
-nobody's setting: whatever an app's quota is, its jobs with all that belongs to them get a share of Redis' memory only.
+of `queued` and `scheduled`; the bytes held are sizes that Redis states of a job's content, measured again by each
+commit that changes it or ends the job (connection/content_size.lua) and by a recount (lifecycle/content_recount.py).
+A third limit is nobody's setting: whatever an app's quota is, its jobs with all that belongs to them get a share of the
+memory of Redis only; what does not depend on their content is counted by their events.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ MAX_BYTES: Final = 2**50
 """The highest bounds that a quota may have."""
 RETRY_AFTER_S: Final = {"jobs_waiting": 10, "bytes_held": 60, "memory_held": 60}
 """When an app may try again: jobs start by the second, content expires or is deleted by the minute."""
-JOB_OVERHEAD: Final = 16 * 1024
-"""Bytes of memory that a job takes beside its content: record, events, audit records, indexes, messages (measured)."""
+JOB_BYTES: Final = 3 * 1024
+"""Bytes of memory that a job takes beside its content and its events: its keys and its places in indexes (measured)."""
+EVENT_BYTES: Final = 1536
+"""Bytes of memory of one event, with its audit record and its part of the job's record (measured)."""
+EVENTS_OF_A_LIFE: Final = 6
+"""With how many events a new job is counted, until its end or a change of its content is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +48,17 @@ class AppQuota:
 
 @dataclass(frozen=True, slots=True)
 class QuotaUse:
-    """How many jobs of an app wait, how many bytes of content it holds, and in how many jobs."""
+    """How many jobs of an app wait, how many bytes of content it holds, in how many jobs and with how many events."""
 
     waiting: int
     bytes: int
     jobs: int = 0
+    events: int = 0
 
     @property
     def memory(self) -> int:
         """Return how many bytes of memory its jobs take, about."""
-        return self.bytes + self.jobs * JOB_OVERHEAD
+        return self.bytes + self.jobs * JOB_BYTES + self.events * EVENT_BYTES
 
 
 def exceeded(limit: QuotaLimit, current: int, size: int, quota: AppQuota) -> QueueFull | ContentTooLarge:

@@ -7,6 +7,7 @@ users: so a submit is either refused, or in the app's index when the waiting job
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +34,10 @@ Source = Literal["blocks", "provider", "ops"]
 BY_VIGIL: Final = "vigil"
 LEDGER_TTL_S: Final = 90 * 86_400
 """Seconds that an entry of the ledger is kept."""
-_LEDGERS: Final = ("checks", "blocks", "warnings")
+MAX_FLAGGED: Final = 10_000
+"""The end users of an app that are listed for their entries in a ledger: those with the newest ones."""
+LEDGERS: Final = ("checks", "blocks", "warnings")
+_ROWS_AT_ONCE: Final = 500  # that are decoded before the event loop serves others
 _MAX_JOBS_READ: Final = 10  # the newest jobs, in which the end user's name is looked for
 _KINDS: Final[tuple[tuple[type[ev.Fact], str], ...]] = ((ev.CheckStarted, "checks"), (ev.Blocked, "blocks"))
 
@@ -74,6 +78,7 @@ def ledger_commands(job: Job, trail: Sequence[ev.Event], limits: QuarantineLimit
             continue
         at, ledger = to_ms(event.at), keys.ledger(end_user, kind)
         commands += _ledger_entry(ledger, at, f"{job.id}:{event.seq}")
+        commands += _flag(job.app, end_user, at)
         if kind == "blocks" and limits.blocks:
             reason = f"{limits.blocks} blocks within {limits.window} s"
             row = dump_row(macs, QuarantinedUser(job.app, end_user, "blocks", reason, BY_VIGIL, at))
@@ -95,6 +100,17 @@ def _ledger_entry(ledger: str, at: int, member: str) -> list[Command]:
     """Return the commands that add an entry to a ledger; repeated, it stays one entry."""
     old = at - LEDGER_TTL_S * 1000
     return [("ZADD", ledger, at, member), ("ZREMRANGEBYSCORE", ledger, "-inf", old), ("EXPIRE", ledger, LEDGER_TTL_S)]
+
+
+def _flag(app: str, end_user: str, at: int) -> list[Command]:
+    """Return the commands that list an end user among those of the app with entries in a ledger."""
+    flagged, old = keys.flagged_end_users(app), at - LEDGER_TTL_S * 1000
+    return [
+        ("ZADD", flagged, "GT", at, end_user),
+        ("ZREMRANGEBYSCORE", flagged, "-inf", old),
+        ("ZREMRANGEBYRANK", flagged, 0, -MAX_FLAGGED - 1),
+        ("EXPIRE", flagged, LEDGER_TTL_S),
+    ]
 
 
 def row_name(end_user: str) -> str:
@@ -156,6 +172,8 @@ class Quarantine:
         async with store_errors("quarantine the end user"), self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(keys.QUARANTINE, end_user, self._dump(made))
             pipe.sadd(keys.CANCELLATION_DUE, end_user)
+            for command in _flag(app, end_user, made.since_ms):
+                pipe.execute_command(*command)
             await pipe.execute()
         return made
 
@@ -179,7 +197,9 @@ class Quarantine:
                     return True
                 pipe.hsetnx(keys.QUARANTINE, end_user, self._dump(row))
                 pipe.sadd(keys.CANCELLATION_DUE, end_user)
-                new, _ = await pipe.execute()
+                for command in _flag(app, end_user, row.since_ms):
+                    pipe.execute_command(*command)
+                new, *_ = await pipe.execute()
         return bool(new)
 
     async def lift(self, app: str, end_user: str) -> QuarantinedUser | None:
@@ -200,7 +220,7 @@ class Quarantine:
         async with store_errors("check the quarantine", keys.QUARANTINE):
             raw = await self._redis.hget(keys.QUARANTINE, end_user)
         found = self._readable(end_user, raw) if raw else None
-        if raw and found is None and await self._belongs_to(app, end_user):
+        if raw and found is None and await self.belongs_to(app, end_user):
             return QuarantinedUser(app, end_user, "ops", "", "", 0)  # unreadable: in force until it is lifted
         if found is None or found.app != app or self._is_over(found):
             return None
@@ -212,8 +232,12 @@ class Quarantine:
         with reporting_unreadable():
             async with store_errors("list the quarantine", keys.QUARANTINE):
                 stored = await self._redis.hgetall(keys.QUARANTINE)
-        named = [(name.decode(errors="replace"), raw) for name, raw in stored.items()]
-        rows = [(one, raw) for name, raw in named if (one := self._readable(name, raw)) is not None]
+        rows = list[tuple[QuarantinedUser, bytes]]()
+        for number, (name, raw) in enumerate(stored.items(), 1):
+            one = self._readable(name.decode(errors="replace"), raw)
+            rows += [] if one is None else [(one, raw)]
+            if number % _ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
         found = [await self._with_name(one, raw) for one, raw in rows if one.app == app and not self._is_over(one)]
         return sorted(found, key=lambda one: (-one.since_ms, one.safety_identifier))
 
@@ -221,10 +245,10 @@ class Quarantine:
         """Count the checks, blocks and warnings of an end user within the last `window` seconds."""
         since = to_ms(self._clock.now()) - window * 1000
         async with store_errors("read the ledger"), self._redis.pipeline(transaction=False) as pipe:
-            for kind in _LEDGERS:
+            for kind in LEDGERS:
                 pipe.zcount(keys.ledger(end_user, kind), since, "+inf")
             found = await pipe.execute()
-        return {kind: int(count) for kind, count in zip(_LEDGERS, found, strict=True)}
+        return {kind: int(count) for kind, count in zip(LEDGERS, found, strict=True)}
 
     async def limits(self, end_user: str, window: int) -> int:
         """Count the blocks of the last `window` seconds by which the provider limited this end user."""
@@ -232,10 +256,11 @@ class Quarantine:
         async with store_errors("read the ledger"):
             return int(await self._redis.zcount(keys.ledger(end_user, "limits"), since, "+inf"))
 
-    async def record_warning(self, end_user: str, notice_id: str, at: datetime) -> None:
-        """Record a warning of the provider in the ledger, once for each notice."""
+    async def record_warning(self, app: str, end_user: str, notice_id: str, at: datetime) -> None:
+        """Record a warning of the provider in the ledger of the app's end user, once for each notice."""
+        commands = _ledger_entry(keys.ledger(end_user, "warnings"), to_ms(at), notice_id)
         async with store_errors("note a warning"), self._redis.pipeline(transaction=True) as pipe:
-            for command in _ledger_entry(keys.ledger(end_user, "warnings"), to_ms(at), notice_id):
+            for command in [*commands, *_flag(app, end_user, to_ms(at))]:
                 pipe.execute_command(*command)
             await pipe.execute()
 
@@ -269,16 +294,23 @@ class Quarantine:
         """
         if one.name is not None:
             return one
-        end_user = one.safety_identifier
+        name = await self.name_of(one.app, one.safety_identifier)
+        if name is None:
+            return one
+        named = replace(one, name=name)
+        async with store_errors("keep the end user's name"):
+            await self._swap(keys=[keys.QUARANTINE], args=[one.safety_identifier, raw, self._dump(named)])
+        return named
+
+    async def name_of(self, app: str, end_user: str) -> str | None:
+        """Return the app's own name of its end user, from the newest job that has it, or None."""
         async with store_errors("look for the end user's name"):
-            newest = await self._redis.zrevrange(keys.index(one.app, "user", end_user), 0, _MAX_JOBS_READ - 1)
-            for job_id in newest:
-                name = await self._name_in(one.app, job_id.decode(errors="replace"))
-                if name is not None:
-                    named = replace(one, name=name)
-                    await self._swap(keys=[keys.QUARANTINE], args=[end_user, raw, self._dump(named)])
-                    return named
-        return one
+            newest = await self._redis.zrevrange(keys.index(app, "user", end_user), 0, _MAX_JOBS_READ - 1)
+        for job_id in newest:
+            name = await self._name_in(app, job_id.decode(errors="replace"))
+            if name is not None:
+                return name
+        return None
 
     async def _name_in(self, app: str, job_id: str) -> str | None:
         try:
@@ -297,7 +329,7 @@ class Quarantine:
     def _is_over(self, one: QuarantinedUser) -> bool:
         return 0 < one.until_ms <= to_ms(self._clock.now())
 
-    async def _belongs_to(self, app: str, end_user: str) -> bool:
+    async def belongs_to(self, app: str, end_user: str) -> bool:
         """Return True when the end user has submitted jobs of this app: an unreadable row can't say whose it is."""
         async with store_errors("look for the end user's jobs", keys.index(app, "user", end_user)):
             return bool(await self._redis.exists(keys.index(app, "user", end_user)))

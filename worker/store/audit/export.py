@@ -26,6 +26,7 @@ class Export:
     app: str | None = None
     after_ms: int | None = None
     before_ms: int | None = None
+    page: int = _PAGE
     manifest: ExportManifest = field(default_factory=ExportManifest)
     seals: list[Seal] = field(default_factory=list)
 
@@ -39,7 +40,7 @@ class Export:
         if self.before_ms is not None and stream_id(high) >= (self.before_ms, 0):
             high = f"({self.before_ms}-0"
         first = last = ""
-        async for rows in trail.pages(low, high, _PAGE):
+        async for rows in trail.pages(low, high, self.page):
             out = []
             for row in rows:
                 if prefix and not row.record.startswith(prefix):
@@ -56,8 +57,14 @@ class Export:
         return self.manifest.add(chain, row)
 
     async def _sealed(self) -> dict[str, str]:
-        """Read the seals; return the ends of chains whose beginning retention removed."""
+        """Read the seals; return the ends of chains whose beginning retention removed.
+
+        The export of one app holds no seals, as their records are not all in it.
+        """
         seals = Seals(self.redis)
+        if self.app is not None:
+            line = await seals.last_retention(await seals.count())
+            return dict(parse(line).body["heads"]) if line is not None else {}
         async for lines in seals.pages(await seals.count()):
             self.seals += [parse(line) for line in lines]
         retention = next((seal for seal in reversed(self.seals) if seal.kind == "retention"), None)

@@ -44,6 +44,19 @@ class LegalHolds:
         found = [_note(name.decode(errors="replace"), raw) for name, raw in rows.items()]
         return sorted(found, key=lambda row: str(row["since"]))
 
+    async def of_app(self, app: str, limit: int = 200) -> list[dict[str, Any]]:
+        """Return what `describe` does for the app itself and for its jobs, the newest `limit` of all holds at most."""
+        rows = (await self.describe())[-limit:]
+        jobs = [row["name"] for row in rows if not row["name"].startswith("app:")]
+        async with store_errors("read the audit trail"), self._redis.pipeline(transaction=False) as pipe:
+            for name in jobs:
+                pipe.lindex(keys.chain_records(name), 0)
+            places = await pipeline_replies(pipe, map(keys.chain_records, jobs))
+        records = await self._trail.records_at([place.decode(errors="replace") for place in places if place])
+        bodies = [json.loads(row.record) for row in records]
+        own = {body["job_id"] for body in bodies if body["app"] == app} | {app_chain(app)}
+        return [row for row in rows if row["name"] in own]
+
     async def place(self, name: str, *, by: str, why: str) -> AuditRow:
         """Place a hold and record it in the trail. Raises Refused when there is nothing to hold, or a hold already."""
         if name in await self.names():

@@ -46,11 +46,11 @@ class Seals:
         async with store_errors("count the seals", keys.SEALS):
             return int(await self._redis.llen(keys.SEALS))
 
-    async def pages(self, count: int, start: int = 0) -> AsyncIterator[list[bytes]]:
-        """Yield the lines of the first `count` seals, from `start` on, page by page."""
-        for low in range(start, count, _PAGE):
+    async def pages(self, count: int, start: int = 0, size: int = _PAGE) -> AsyncIterator[list[bytes]]:
+        """Yield the lines of the first `count` seals, from `start` on, in pages of this size."""
+        for low in range(start, count, size):
             async with store_errors("read the seals", keys.SEALS):
-                lines: list[bytes] = await self._redis.lrange(keys.SEALS, low, min(count, low + _PAGE) - 1)
+                lines: list[bytes] = await self._redis.lrange(keys.SEALS, low, min(count, low + size) - 1)
             if not lines:
                 return
             yield lines
@@ -70,6 +70,12 @@ class Seals:
             if found is not None:
                 return found
         return None
+
+    async def newest(self, limit: int) -> list[Seal]:
+        """Return up to `limit` of the newest seals, newest first. Raises BadSeal when one can't be parsed."""
+        async with store_errors("read the seals", keys.SEALS):
+            lines = await self._redis.lrange(keys.SEALS, -limit, -1)
+        return [parse(text) for text in reversed(lines)]
 
     async def after_number(self, number: int) -> list[Seal]:
         """Return up to a page of seals with a higher number, in order."""

@@ -44,6 +44,17 @@ class Trail:
             places = await self._redis.lrange(keys.chain_records(chain), 0, -1)
         return await self.records_at([place.decode(errors="replace") for place in places])
 
+    async def first_of_chain(self, chain: str) -> dict[str, Any] | None:
+        """Return the oldest record that is kept of a chain, or None if there is none that can be read."""
+        async with store_errors("read the audit trail", keys.chain_records(chain)):
+            place = await self._redis.lindex(keys.chain_records(chain), 0)
+        rows = await self.records_at([place.decode(errors="replace")]) if place else []
+        try:
+            body = json.loads(rows[0].record) if rows else None
+        except (ValueError, RecursionError):
+            return None
+        return body if isinstance(body, dict) else None
+
     async def records_at(self, places: Sequence[str]) -> list[AuditRow]:
         """Return the records with these ids; leave out those that are gone."""
         known = [place for place in places if _PLACE.fullmatch(place)]
@@ -59,6 +70,11 @@ class Trail:
         """Return up to `count` records from `low` on; `(<id>` excludes that id."""
         async with store_errors("read the audit trail", keys.AUDIT):
             return [row_of(*row) for row in await self._redis.xrange(keys.AUDIT, low, high, count)]
+
+    async def page_before(self, high: str, count: int) -> list[AuditRow]:
+        """Return up to `count` records from `high` back, newest first; `(<id>` excludes that id."""
+        async with store_errors("read the audit trail", keys.AUDIT):
+            return [row_of(*row) for row in await self._redis.xrevrange(keys.AUDIT, high, "-", count)]
 
     async def pages(self, low: str = START, high: str = "+", count: int = _PAGE) -> AsyncIterator[list[AuditRow]]:
         """Yield all records from `low` to `high`, in order, by pages; the next one is fetched meanwhile."""
@@ -80,6 +96,11 @@ class Trail:
         async with store_errors("read the audit trail", keys.AUDIT):
             rows = await self._redis.xrevrange(keys.AUDIT, count=1)
         return row_of(*rows[0]).id if rows else None
+
+    async def length(self) -> int:
+        """Return how many records the trail holds."""
+        async with store_errors("read the audit trail", keys.AUDIT):
+            return int(await self._redis.xlen(keys.AUDIT))
 
     async def hash_before(self, chain: str, place: str) -> str:
         """Return the hash of the record before this one in its chain; 64 zeros when there is none."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
@@ -25,19 +26,44 @@ from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies
 
-_PAGE: Final = 5_000
-_SCAN: Final = 1_000
 _MAX_DETAILED_FAULTS: Final = 5  # more faults than that are reported as a number
 _MAX_PASSES: Final = 3
 _HOUR: Final = 3600
 
 
+async def _no_rest(_: int) -> None:
+    """Return at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much is done at a time, and what happens between: a process that serves others meanwhile goes in small steps.
+
+    `rest` is called after each step with the number of records that this reading of the trail has verified so far.
+    """
+
+    records: int = 5_000
+    seals: int = 200
+    jobs: int = 1_000
+    rest: Callable[[int], Awaitable[None]] = _no_rest
+
+
+FULL_PACE: Final = Pace()
+
+
 class TrailVerification:
     """One verification of the whole trail."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, trusted: TrustedKeys, sealed_within: float | None = None) -> None:
+    def __init__(
+        self,
+        redis: ArqRedis,
+        clock: Clock,
+        trusted: TrustedKeys,
+        sealed_within: float | None = None,
+        pace: Pace = FULL_PACE,
+    ) -> None:
         """`sealed_within`: older records that no checkpoint covers are a fault, if there is a key; None = never."""
-        self._redis, self._clock, self._trusted = redis, clock, trusted
+        self._redis, self._clock, self._trusted, self._pace = redis, clock, trusted, pace
         self._sealed_within = sealed_within if len(trusted) else None
         self._trail, self._seals = Trail(redis, clock), Seals(redis)
         self._starts: dict[str, str] = {}
@@ -95,19 +121,22 @@ class TrailVerification:
         return report
 
     async def _stream(self, verifier: Verifier, count: int) -> None:
-        seals, more = self._seals.pages(count), count > 0
-        async for rows in self._trail.pages(count=_PAGE):
+        seals, more = self._seals.pages(count, size=self._pace.seals), count > 0
+        async for rows in self._trail.pages(count=self._pace.records):
             while more and verifier.sealed_to < stream_id(rows[-1].id) and not verifier.stopped:
                 lines = await anext(seals, None)
                 more = lines is not None
                 verifier.add(lines or ())
+                await self._pace.rest(verifier.records)
             verifier.feed(rows)
+            await self._pace.rest(verifier.records)
             if verifier.stopped:
                 return
         while more and not verifier.stopped:
             lines = await anext(seals, None)
             more = lines is not None
             verifier.add(lines or ())
+            await self._pace.rest(verifier.records)
         verifier.finish()
 
     def _unsealed(self, verifier: Verifier, now: int) -> list[AuditFault]:
@@ -167,23 +196,25 @@ class TrailVerification:
         cursor = 0
         while True:
             async with store_errors("read the jobs"):
-                cursor, names = await self._redis.scan(cursor, match=f"{keys.JOB}*", count=_SCAN)
+                cursor, names = await self._redis.scan(cursor, match=f"{keys.JOB}*", count=self._pace.jobs)
             ids = [name.decode(errors="replace").removeprefix(keys.JOB) for name in names]
             read = [name for job_id in ids for name in (keys.job(job_id), keys.chain_records(job_id))]
             async with store_errors("compare the trail's ends"):
                 for job_id in await self._chain_heads_script(keys=[keys.AUDIT, *read], args=ids):
                     yield job_id.decode(errors="replace")
+            await self._pace.rest(0)
             if not cursor:
                 return
 
     async def _confirmed_mismatches(self, suspected: dict[str, None]) -> dict[str, None]:
         """Return those whose trail itself ends elsewhere: the list of their records may be what is wrong."""
         ends: dict[str, str] = {}
-        async for rows in self._trail.pages(count=_PAGE):
+        async for rows in self._trail.pages(count=self._pace.records):
             for row in rows:
                 chain = chain_of_row(row)
                 if chain in suspected:
                     ends[chain] = row.hash
+            await self._pace.rest(0)
         return dict.fromkeys(
             await self._mismatches_of(
                 {job_id: ends.get(job_id) or self._starts.get(job_id, "") for job_id in suspected}
@@ -194,9 +225,10 @@ class TrailVerification:
         """Return those of these chains whose job names another end than the one that was read."""
         ids = [chain for chain in tail if not chain.startswith("app:")]
         out: list[str] = []
-        for start in range(0, len(ids), _SCAN):
-            some = ids[start : start + _SCAN]
+        for start in range(0, len(ids), self._pace.jobs):
+            some = ids[start : start + self._pace.jobs]
             heads = await self._heads(some)
+            await self._pace.rest(0)
             out += [one for one, head in zip(some, heads, strict=True) if head is not None and head != tail[one]]
         return out
 
@@ -230,9 +262,10 @@ class TrailVerification:
 
     async def _without_job(self, open_chains: list[str]) -> list[AuditFault]:
         faults: list[AuditFault] = []
-        for start in range(0, len(open_chains), _SCAN):
-            some = open_chains[start : start + _SCAN]
+        for start in range(0, len(open_chains), self._pace.jobs):
+            some = open_chains[start : start + self._pace.jobs]
             heads = await self._heads(some)
+            await self._pace.rest(0)
             for job_id in (one for one, head in zip(some, heads, strict=True) if head is None):
                 try:
                     rows = await self._trail.of_chain(job_id)
@@ -256,8 +289,9 @@ class TrailVerification:
         """Find every record of a chain by reading the whole trail: its index may have been tampered with too."""
         mark = b'"job_id":"%b"' % chain.encode()
         found: list[AuditRow] = []
-        async for rows in self._trail.pages(count=_PAGE):
+        async for rows in self._trail.pages(count=self._pace.records):
             found += [row for row in rows if mark in row.record]
+            await self._pace.rest(0)
         return found
 
     async def _compare(self, shipped: Iterable[bytes], report: Report) -> list[AuditFault]:

@@ -1,6 +1,8 @@
 -- content_size: functions that keep how many bytes of content an app holds; they come before scripts that change content.
---   sizes  hash: job id -> bytes of its content as last measured; total -> their sum
+--   sizes  hash: job id -> '<bytes of its content> <its events>' as last measured; total, events -> the sums of these
 --   due    zset: jobs by when some of their content expires
+-- stated(sizes, id)  return the bytes and events that are stated of the job; a release before stated no events
+-- add_stated(sizes, bytes, events)  add to the sums
 -- measure(sizes, due, job, input, output, id)  state what the job holds now, by what Redis says of the keys of its
 --                 hash, input and output: repeated, or after any loss, it corrects itself
 -- measure_due(sizes, due, prefixes, most)  measure up to `most` jobs of which something has expired; prefixes: of a
@@ -9,15 +11,31 @@ local function length_of(...)
   local reply = redis.pcall(...)
   return type(reply) == 'number' and reply or 0 -- a key that can't be read is reported by who needs it
 end
+local MAX_EVENTS = 1000000
+local function stated(sizes, id)
+  local bytes, events = string.match(call('HGET', sizes, id) or '', '^(%d+) ?(%d*)$')
+  return number(bytes), number(events)
+end
+local function add_stated(sizes, bytes, events)
+  if bytes ~= 0 then call('HINCRBY', sizes, 'total', string.format('%.0f', bytes)) end
+  if events ~= 0 then call('HINCRBY', sizes, 'events', string.format('%.0f', events)) end
+end
 local function measure(sizes, due, job, input, output, id)
   local bytes = length_of('STRLEN', input) + length_of('STRLEN', output) + length_of('HSTRLEN', job, 'priv')
-  local before = number(call('HGET', sizes, id))
-  if bytes ~= before then call('HINCRBY', sizes, 'total', string.format('%.0f', bytes - before)) end
+  local events = 0
+  if bytes > 0 then -- the version of a job is the number of its events
+    local version = redis.pcall('HGET', job, 'v')
+    events = math.max(0, math.min(MAX_EVENTS, tonumber(type(version) == 'string' and version or 0) or 0))
+  end
+  local before, events_before = stated(sizes, id)
+  add_stated(sizes, bytes - before, events - events_before)
   local expires
   if bytes == 0 then
     call('HDEL', sizes, id)
   else
-    if bytes ~= before then call('HSET', sizes, id, string.format('%.0f', bytes)) end
+    if bytes ~= before or events ~= events_before then
+      call('HSET', sizes, id, string.format('%.0f %.0f', bytes, events))
+    end
     for _, key in ipairs({job, input, output}) do
       local left = length_of('PTTL', key)
       if left >= 0 and (not expires or left < expires) then expires = left end

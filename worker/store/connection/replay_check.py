@@ -29,7 +29,7 @@ _WRITES: Final = (
     *("DEL", "UNLINK", "PERSIST", "INCR", "SPOP", "ZPOPMIN", "LPOP"),
     *("SADD x", "SREM x", "HDEL x", "RPUSH x", "LPUSH x", "PFADD x", "ZREM x", "XDEL 1-1", "SET x", "PEXPIREAT 1"),
     *("HSET x 1", "HSETNX x 1", "HINCRBY x 1", "ZADD 1 x", "ZINCRBY 1 x", "LSET 0 x", "LREM 0 x", "LTRIM 0 0"),
-    *("ZREMRANGEBYSCORE 0 1", "XADD 1-1 x 1", "XTRIM MAXLEN 1"),
+    *("ZREMRANGEBYRANK 0 1", "ZREMRANGEBYSCORE 0 1", "XADD 1-1 x 1", "XTRIM MAXLEN 1"),
 )
 """What Vigil and arq write, as the append-only file holds it, without the key."""
 

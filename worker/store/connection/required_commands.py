@@ -52,6 +52,7 @@ _READS: Final[tuple[Arguments, ...]] = (
     ("PTTL", _K),
     ("SCAN", "0"),
     ("TYPE", keys.AUDIT),
+    ("XLEN", keys.AUDIT),
     ("XRANGE", keys.AUDIT, "-", "+"),
     ("XREVRANGE", keys.AUDIT, "+", "-"),
     ("ZCARD", _K),
@@ -77,6 +78,7 @@ _WRITES: Final[tuple[Arguments, ...]] = (
     ("HINCRBY", _K, "f", "1"),
     ("HSET", _K, "f", "1"),
     ("HSETNX", _K, "f", "1"),
+    ("LPUSH", _K, "m"),
     ("LREM", _K, "0", "m"),
     ("LSET", _K, "0", "m"),
     ("LTRIM", _K, "0", "0"),
@@ -87,6 +89,7 @@ _WRITES: Final[tuple[Arguments, ...]] = (
     ("XADD", keys.AUDIT, "*", "f", "1"),
     ("ZADD", _K, "1", "m"),
     ("ZREM", _K, "m"),
+    ("ZREMRANGEBYRANK", _K, "0", "1"),
     ("ZREMRANGEBYSCORE", _K, "0", "1"),
 )
 _WORKERS: Final[tuple[Arguments, ...]] = (

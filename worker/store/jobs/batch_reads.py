@@ -63,3 +63,12 @@ async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, M
     found = readable(zip(jobs, rows, strict=True), load_message)
     unread = {jobs[name]: _UNSENT for name, row in zip(jobs, rows, strict=True) if row}
     return unread | {jobs[name]: message.state for name, message in found}
+
+
+async def inputs_are_kept(redis: ArqRedis, job_ids: Sequence[str]) -> bool:
+    """Return whether each of these jobs has its input, but for those of which nothing is kept any more."""
+    if not job_ids:
+        return True
+    async with store_errors("look for inputs"):
+        kept = await redis.exists(*map(keys.job, job_ids))
+        return bool(await redis.exists(*map(keys.job_input, job_ids)) >= kept)

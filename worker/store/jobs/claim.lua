@@ -9,6 +9,8 @@
 --          queue_prefix, slots_prefix, app_prefix: prefixes of an app's queue, its slots, its record
 --          default_max: jobs that an app may run at once if its record does not say, 0 = no limit
 --          pause_prefix: prefix of a pause
+--          app_share: the share that an app may take of the slots of this worker that it holds or that are free
+--          held_count: how many apps hold slots of this worker, then each with the number of its slots
 --          then apps whose record the caller refuses (Vigil did not write it): they get the defaults
 -- Returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token,
 --          record, its tag, private, audit head, input, pause}…, {app, its record, …} of the apps that were looked at}
@@ -19,7 +21,8 @@
 -- with the lowest one is next. An app that joins the ring has 0, which counts as the ring's position: neither idleness
 -- nor waiting for a slot saves anything up. An app leaves the ring when its queue is found empty or its slots full;
 -- whatever puts a job in the queue or frees a slot lets it join again. So the work grows with what is taken, not with
--- what waits.
+-- what waits. An app that has its share of this worker keeps its place in the ring and is passed over: there are no more
+-- of them than slots.
 local ready, later, leased, circuit = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local ring, ring_position, pauses = KEYS[5], KEYS[6], KEYS[7]
 local worker_id, limit, lease_ms, job_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -27,8 +30,10 @@ local arq_prefix, arq_head, arq_tail = ARGV[5], ARGV[6], ARGV[7]
 local input_prefix, max_input = ARGV[8], tonumber(ARGV[9])
 local queue_prefix, slots_prefix, app_prefix = ARGV[10], ARGV[11], ARGV[12]
 local default_max, pause_prefix = tonumber(ARGV[13]), ARGV[14]
-local refused, looked_at = {}, {}
-for i = 15, #ARGV do refused[ARGV[i]] = true end
+local app_share, held_count = tonumber(ARGV[15]), tonumber(ARGV[16])
+local held, refused, looked_at = {}, {}, {}
+for i = 17, 16 + 2 * held_count, 2 do held[ARGV[i]] = tonumber(ARGV[i + 1]) end
+for i = 17 + 2 * held_count, #ARGV do refused[ARGV[i]] = true end
 local now = now_ms()
 local room, out, apps = tonumber(limit), {}, {}
 local any_pause = call('ZCARD', pauses) > 0
@@ -54,7 +59,10 @@ local function lease(id, starts)
   local token = worker_id .. ':' .. generation
   call('HSET', key, 'tok', token)
   call('ZADD', leased, now + lease_ms, id)
-  if app then call('SADD', slots_prefix .. app, id) end
+  if app then
+    call('SADD', slots_prefix .. app, id)
+    held[app] = (held[app] or 0) + 1
+  end
   call('SET', arq_prefix .. id .. '.' .. generation, arq_head .. id .. arq_tail, 'PX', 60000)
   local input = ''
   if call('STRLEN', input_prefix .. id) <= max_input then input = call('GET', input_prefix .. id) or '' end
@@ -81,6 +89,12 @@ local function is_full(app, max_running)
   return call('ZINTERCARD', 2, slots, leased) >= max_running
 end
 
+-- whoever holds no slot of this worker may take the last free one
+local function has_its_share(app)
+  local own = held[app] or 0
+  return own > 0 and own + 1 > app_share * (own + room) + 1e-9
+end
+
 -- the jobs of a dead worker keep their slots; promise P4: the next worker takes them
 if room > 0 then
   for _, id in ipairs(call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, room)) do
@@ -103,22 +117,30 @@ for _, id in ipairs(call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 500)) 
 end
 
 local position = number(call('GET', ring_position))
-local before = position
-while room > 0 do
-  local first = call('ZRANGE', ring, 0, 0, 'WITHSCORES')
-  local app, virtual_time = first[1], first[2]
-  if not app then break end
+local before, passed_over = position, 0
+
+local function take_from(app, virtual_time)
   local limits = limits_of(app)
   local id = not is_full(app, limits.max_running) and call('ZPOPMIN', queue_prefix .. app)[1]
   if not id then
     call('ZREM', ring, app)
+    return
+  end
+  call('ZREM', ready, id)
+  if number(call('ZSCORE', leased, id)) <= now then -- P4: whatever an app's queue says, no job has two leases
+    lease(id, true)
+    position = math.max(position, tonumber(virtual_time))
+    call('ZADD', ring, position + 1 / limits.weight, app)
+  end
+end
+
+while room > 0 do
+  local first = call('ZRANGE', ring, passed_over, passed_over, 'WITHSCORES')
+  if not first[1] then break end
+  if has_its_share(first[1]) then
+    passed_over = passed_over + 1
   else
-    call('ZREM', ready, id)
-    if number(call('ZSCORE', leased, id)) <= now then -- P4: whatever an app's queue says, no job has two leases
-      lease(id, true)
-      position = math.max(position, tonumber(virtual_time))
-      call('ZADD', ring, position + 1 / limits.weight, app)
-    end
+    take_from(first[1], first[2])
   end
 end
 if position ~= before then call('SET', ring_position, string.format('%.17g', position)) end

@@ -27,7 +27,7 @@ from worker.store.jobs.app_records import AppRecords
 from worker.store.jobs.commit_commands import CommitCommands
 from worker.store.jobs.scripts import ClaimReply, Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
-from worker.store.jobs.stored_job import ClaimedJob
+from worker.store.jobs.stored_job import AppLimits, ClaimedJob
 from worker.store.jobs.unreadable_records import missing_key, read_job, read_unchecked, record_tag
 from worker.store.record_mac import RecordMacs
 from worker.store.values import report_unreadable
@@ -73,13 +73,13 @@ class JobClaims:
         self._unreadable_jobs, self._remember, self._app_records = unreadable, remember, AppRecords(reader.macs)
 
     async def claim(
-        self, worker: str, limit: int, lease_seconds: float, circuit: str, app_limit: int
+        self, worker: str, limit: int, lease_seconds: float, circuit: str, limits: AppLimits
     ) -> tuple[float, list[ClaimedJob]]:
         """Do what `Jobs.claim` says."""
         lease_ms = int(lease_seconds * 1000)
         async with store_errors("claim jobs"):
             due, now, is_open, claimed, apps = await self._scripts.claim(
-                worker, limit, lease_ms, circuit, app_limit, self._app_records.refused
+                worker, limit, lease_ms, circuit, limits, self._app_records.refused
             )
         self._app_records.check(apps)
         readable, unreadable = list[ClaimedJob](), list[ClaimReply]()
@@ -97,7 +97,7 @@ class JobClaims:
                 tag = record_tag(self._reader.macs, restored.id, restored.version, raw)
                 readable.append(self._claimed_job(one._replace(record=raw, tag=tag), is_open))
         if settled and not readable:
-            return await self.claim(worker, limit, lease_seconds, circuit, app_limit)
+            return await self.claim(worker, limit, lease_seconds, circuit, limits)
         return (due - now) / 1000 if due >= 0 else -1.0, readable
 
     async def _settle_unreadable(self, c: ClaimReply) -> tuple[Job | None, bool]:

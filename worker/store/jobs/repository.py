@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from arq.connections import ArqRedis
 from redis.exceptions import OutOfMemoryError
 
-from worker.audit import chain
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import (
@@ -41,14 +39,24 @@ from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
-from worker.store.envelope import INPUT, OUTPUT, PRIVATE
+from worker.store.envelope import INPUT, OUTPUT
 from worker.store.errors import store_errors
+from worker.store.jobs.callers import Callers
 from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
+from worker.store.jobs.item_references import item_commands, named_items
+from worker.store.jobs.job_creation import JobCreation
 from worker.store.jobs.scripts import Scripts
-from worker.store.jobs.search_terms import first_terms, terms_command
 from worker.store.jobs.set_aside import UnreadableJobs
-from worker.store.jobs.stored_job import ClaimedJob, NewJob, OutputChange, StoredJob, stored_of, unreadable_of
+from worker.store.jobs.stored_job import (
+    AppLimits,
+    ClaimedJob,
+    NewJob,
+    OutputChange,
+    StoredJob,
+    stored_of,
+    unreadable_of,
+)
 from worker.store.values import valid_members
 from worker.telemetry.events import emit
 from worker.telemetry.job_events import emit_committed
@@ -57,9 +65,6 @@ DraftEvents = Callable[[Job], Sequence[EventDraft]]
 
 _MAX_CHAIN_HEADS: Final = 20_000
 _MAX_BYTES_WHEN_FULL: Final = 64 * 1024  # of content that the change of a running job may add although Redis is full
-_QUARANTINED: Final = (
-    "Jobs of this end user are not sent, because of recent blocks, a notice of the provider, or an operator's decision."
-)
 
 
 def retention_of(settings: Settings) -> RetentionTimes:
@@ -84,102 +89,41 @@ class Jobs:
         macs, self._secrets = self._keyring.macs, KeptSecrets(redis, clock)
         self.changes = CommitCommands(clock, self._keep, limits or QuarantineLimits(), macs)
         self._unreadable_jobs = UnreadableJobs(redis, clock, self.changes, self._scripts)
-        self._memory = memory
+        self.callers = Callers(redis, clock)
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._reader = RecordReader(macs, self.changes)
+        self._creation = JobCreation(
+            redis, clock, self._scripts, self.changes, self._keep, self.callers, self._secrets, memory, self.load
+        )
         self._claims = JobClaims(redis, clock, self._scripts, self._reader, self._unreadable_jobs, self._remember)
 
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
 
-        Durable when it returns. Raises Refused when the key was used for another request or the end user is
-        quarantined, RateExceeded when the app must wait, QueueFull when its quota is used up (a repeated request is
-        free), ContentTooLarge when Redis or the quota takes no such job (then nothing of it is stored),
-        StoreUnavailable.
+        Durable when it returns. Raises what `JobCreation.submit` raises.
         """
-        now = self._clock.now()
-        job_id = ids.new_id("job", to_ms(now), self._clock.random_bytes(ids.RANDOM_BYTES))
-        trail = [ev.event(1, now, job_id, new.fact)]
-        job = fold.apply(None, trail[0])
-        if new.fact.not_before is not None and new.fact.not_before > now:
-            wait = ev.Scheduled(reason="not_before", until=new.fact.not_before)
-            trail.append(ev.event(2, now, job_id, wait))
-            job = fold.apply(job, trail[1])
-        commands, _ = self.changes.commands(None, job, trail, chain.GENESIS)
-        cipher = self._keyring.new(job.app, job_id)
-        content = cipher.seal_with_key(PRIVATE, new.private), cipher.seal(INPUT, new.input)
-        commands.append(("HSET", keys.job(job_id), "priv", content[0]))
-        commands.append(("SET", keys.job_input(job_id), content[1]))
-        commands.extend(await self._terms_commands(job, new.private))
-        idem, remembered = "", ""
-        if new.idempotency_key is not None:
-            idem, remembered = keys.idempotency(job.app, _digest_of(new.idempotency_key)), f"{new.fingerprint} {job_id}"
-        ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
-        size, held, quota = capacity.largest_argument(commands), sum(map(len, content)), new.quota
-        async with store_errors("take the job"):
-            await capacity.must_fit(self._redis, size)
-            try:
-                if self._memory is not None:
-                    await self._memory.admit(held)
-                    quota = replace(quota, memory=self._memory.app_bytes)
-                reply = await self._scripts.submit(job, idem, remembered, ttl_ms, new.meter, quota, held, commands)
-            except (OutOfMemoryError, StoreFull):
-                if size > capacity.ALWAYS_TAKEN:
-                    await capacity.must_fit_when_empty(self._redis, size)
-                raise
-        if reply.verdict == "quarantined":
-            raise Refused("end_user_quarantined", _QUARANTINED, 403)
-        if reply.verdict == "created":
-            emit_committed(None, job, trail)
-            return StoredJob(job, new.private), False
-        return await self._load_repeated(job.app, reply.remembered, new.fingerprint), True
+        return await self._creation.submit(new)
+
+    def new_id(self) -> str:
+        """Return the id of a job that may be created."""
+        return self._creation.new_id()
 
     async def find_repeated(self, app: str, idempotency_key: str, fingerprint: str) -> StoredJob | None:
         """Return the job that an earlier request with this idempotency key created, or None.
 
         Raises Refused when the key was used for another request.
         """
-        name = keys.idempotency(app, _digest_of(idempotency_key))
-        async with store_errors("look for an earlier request", name):
-            remembered = await self._redis.get(name)
-        if remembered is None:
-            return None
-        return await self._load_repeated(app, remembered.decode(errors="replace"), fingerprint)
-
-    async def _load_repeated(self, app: str, remembered: str, fingerprint: str) -> StoredJob:
-        """Return the job that an idempotency key remembers. Raises Refused when it was for another request."""
-        used, _, first = remembered.partition(" ")
-        if used != fingerprint:
-            detail = "This Idempotency-Key was used for a different request; use a new key for a new request."
-            raise Refused("idempotency_key_reused", detail, 422)
-        stored = await self.load(first, locked=True)
-        if stored is None or stored.job.app != app:  # what the key holds was changed: it names another app's job
-            detail = "The job that this Idempotency-Key created is no longer kept; use a new key."
-            raise Refused("idempotency_key_reused", detail, 422)
-        return stored
-
-    async def _terms_commands(self, job: Job, private: Mapping[str, Any]) -> list[Command]:
-        """Return the commands that add a new job to the indexes of its metadata and of its series of reruns.
-
-        Without the key of the digests it is not found by its metadata; the API, which needs it too, takes no job then.
-        """
-        metadata, secret = private.get("metadata") or {}, b""
-        try:
-            secret = await self._secrets.get(DIGEST) if metadata else b""
-        except (RecordUnreadable, ContentDamaged, KeyMissing):
-            metadata = {}
-        terms = first_terms(secret, job, metadata)
-        return [terms_command(job, terms)] if terms else []
+        return await self._creation.find_repeated(app, idempotency_key, fingerprint)
 
     async def claim(
-        self, worker: str, limit: int, lease_seconds: float, circuit: str = "", app_limit: int = 0
+        self, worker: str, limit: int, lease_seconds: float, circuit: str = "", limits: AppLimits | None = None
     ) -> tuple[float, list[ClaimedJob]]:
         """Claim jobs for this worker; return the seconds until something falls due, or -1, and the jobs.
 
         `circuit`: the scope of the provider's account; each job then says whether it must pass the circuit's gate.
-        `app_limit`: how many jobs of an app may run at once if its record says nothing; 0 = any number.
+        `limit`: the free slots of the worker. `limits`: how many of them an app may take; by default all.
         """
-        return await self._claims.claim(worker, limit, lease_seconds, circuit, app_limit)
+        return await self._claims.claim(worker, limit, lease_seconds, circuit, limits or AppLimits())
 
     async def renew(self, lease_seconds: float, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""
@@ -218,7 +162,7 @@ class Jobs:
             async with store_errors("commit"):
                 before = await self._head(current)
                 commands = list(writes(after)) if writes is not None else []
-                commands += [output.command()] if output is not None else []
+                commands += [output.command(), *item_commands(after.app, output, self._keep.result)] if output else []
                 size = capacity.largest_argument(commands)
                 await capacity.must_fit(self._redis, size)
                 audited = _audited_output(job_id, output, commands)
@@ -335,7 +279,7 @@ class Jobs:
         except (RecordUnreadable, ContentDamaged, KeyMissing, StoreFull) as error:  # the answer counts for more
             emit("audit.no_digest", job_id=job_id, code=type(error).__name__)
             digest = ""
-        return OutputChange(job_id, cipher.seal(OUTPUT, content), digest)
+        return OutputChange(job_id, cipher.seal(OUTPUT, content), digest, named_items(content.get("output") or ()))
 
     async def accepts_writes(self) -> bool:
         """Return whether Redis accepts a small write now."""
@@ -360,10 +304,6 @@ class Jobs:
         """Remove the job from the index of deadlines: it is settled, or gone."""
         async with store_errors("forget a deadline"):
             await self._redis.zrem(keys.DEADLINE, job_id)
-
-
-def _digest_of(idempotency_key: str) -> str:
-    return hashlib.sha256(idempotency_key.encode()).hexdigest()
 
 
 def _audited_output(job_id: str, output: OutputChange | None, commands: Sequence[Command]) -> dict[str, str | None]:

@@ -18,10 +18,14 @@ from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import ALLOW_OOM, CONTENT_SIZE, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
+from worker.store.jobs.stored_job import AppLimits, Caller
 
 _ARQ_JOB: Final = "arq:job:"
 _MAX_INPUT_WITH_CLAIM: Final = 64 * 1024  # bytes of input that a claim returns; a larger one is read on its own
 ARQ_FUNCTION: Final = "run_job"
+ALIVE_MS: Final = 2000
+"""How long an API process counts as alive after it said so."""
+_LONGEST_WAIT_S: Final = 3600  # after it, a caller that has not gone is forgotten
 
 _QUARANTINE: Final = "admission/quarantine_of"
 
@@ -31,8 +35,9 @@ Verdict = Literal["OK", "DONE", "CONFLICT", "LOST", "QUARANTINED"]
 class SubmitReply(NamedTuple):
     """What became of a submit; `remembered` is what the idempotency key of an earlier one holds."""
 
-    verdict: Literal["created", "exists", "quarantined"]
+    verdict: Literal["created", "exists", "quarantined", "joined", "open"]
     remembered: str = ""
+    """Of a key; of a request that joined a job, the job's id."""
 
 
 class ClaimReply(NamedTuple):
@@ -82,7 +87,8 @@ class Scripts:
         self._commit = load(ALLOW_OOM, _QUARANTINE, CONTENT_SIZE, RUN_COMMANDS, "jobs/commit")
         self._commit_unless_full = load(_QUARANTINE, CONTENT_SIZE, RUN_COMMANDS, "jobs/commit")
         admission = (_QUARANTINE, "admission/token_bucket", "admission/app_quota")
-        self._submit = ScriptBatch(redis, load(*admission, CONTENT_SIZE, RUN_COMMANDS, "jobs/submit"))
+        parts = (*admission, CONTENT_SIZE, RUN_COMMANDS, "jobs/callers", "jobs/submit")
+        self._submit = ScriptBatch(redis, load(*parts))
         self._claim = load("jobs/claim")
         self._renew = load(ALLOW_OOM, "jobs/renew")
         self._append_output = load("jobs/append_output")
@@ -123,8 +129,10 @@ class Scripts:
         quota: AppQuota,
         size: int,
         commands: Sequence[Command],
+        caller: Caller | None = None,
     ) -> SubmitReply:
-        """Create the job unless its idempotency key has created one. `size`: bytes of its content.
+        """Create the job unless its idempotency key has created one, or its caller joins one. `size`: bytes of its
+        content.
 
         Raises RateExceeded when the app must wait, QueueFull when its quota is used up, ContentTooLarge when this job
         alone is more than that.
@@ -132,11 +140,15 @@ class Scripts:
         require_permissions(self._redis)
         job_key, rate = keys.job(job.id), meter.rate
         args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
-        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_OVERHEAD, size, job.id]
-        args += [keys.JOB, keys.job_input(""), keys.job_output(""), *flatten(commands)]
+        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
+        args += [size, app_quota.EVENTS_OF_A_LIFE, job.id]
+        args += [keys.JOB, keys.job_input(""), keys.job_output("")]
+        args += [caller.name, caller.turn] if caller else ["", "first"]
+        args += [_callers_kept_ms(caller), ALIVE_MS, *flatten(commands)]
         names = [idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE]
         names += [keys.index(job.app, "status", status) for status in (Status.QUEUED, Status.SCHEDULED)]
         names += [keys.content_sizes(job.app), keys.content_expiry(job.app)]
+        names += [keys.callers(job.app, caller.digest) if caller else job_key, keys.API_PROCESSES]
         verdict, *rest = await self._submit(keys=names, args=args)
         while verdict == b"ENDED" and await end_quarantine(self._redis, job.safety_identifier or ""):
             verdict, *rest = await self._submit(keys=names, args=args)
@@ -146,6 +158,10 @@ class Scripts:
             raise meter.exceeded(*rest)
         if verdict == b"FULL":
             raise app_quota.exceeded(rest[0].decode(), int(rest[1]), size, quota)
+        if verdict == b"OPEN":
+            return SubmitReply("open")
+        if verdict == b"JOINED":
+            return SubmitReply("joined", rest[0].decode(errors="replace"))
         if verdict == b"SEEN":
             return SubmitReply("exists", str(rest[0].decode(errors="replace")))
         if rest:
@@ -153,13 +169,21 @@ class Scripts:
         return SubmitReply("created")
 
     async def claim(
-        self, worker: str, limit: int, lease_ms: int, circuit: str, app_limit: int, refused: Iterable[str] = ()
+        self,
+        worker: str,
+        limit: int,
+        lease_ms: int,
+        circuit: str,
+        limits: AppLimits,
+        refused: Iterable[str] = (),
     ) -> ClaimReplies:
         """Claim jobs. `refused`: the apps whose records are not believed; they get the default limits."""
         require_permissions(self._redis)
         head, tail = f'{{"t":null,"f":"{ARQ_FUNCTION}","a":["', '"],"k":{},"et":0}'
         args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.job_input(""), _MAX_INPUT_WITH_CLAIM]
-        args += [keys.app_queue(""), keys.slots(""), keys.app(""), app_limit, keys.PAUSE, *refused]
+        args += [keys.app_queue(""), keys.slots(""), keys.app(""), limits.running, keys.PAUSE]
+        held = [part for pair in limits.held.items() for part in pair]
+        args += [limits.share, len(limits.held), *held, *refused]
         names = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
         names += [keys.RING, keys.RING_POSITION, keys.PAUSES]
         due, now, is_open, rows, apps = await self._claim(keys=names, args=args)
@@ -188,6 +212,10 @@ class Scripts:
             args += (token, f"{job_id}:{attempt}", sealed)
         subscribers, *lost = await self._append_output(keys=names, args=args)
         return int(subscribers), [chunks[int(number) - 1].job_id for number in lost]
+
+
+def _callers_kept_ms(caller: Caller | None) -> int:
+    return int((_LONGEST_WAIT_S + caller.window_seconds) * 1000) if caller is not None else 0
 
 
 def _text(raw: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +19,20 @@ from worker.store.envelope import PRIVATE, MasterKeyring
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """A request that waits for the answer to its create, and whose SDK sends the same again when it gets none.
+
+    `digest`: keyed, of the app's request. `name`: `<API process>:<number>`. `turn`: a `retry` joins the job of an
+    identical request that has gone without its answer, and waits while one may go; `late` joins, but does not wait.
+    """
+
+    digest: str = field(repr=False)
+    name: str
+    window_seconds: float
+    turn: Literal["first", "retry", "late"] = "first"
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to create: the fact that begins it, what only the app may see, and the input for the model."""
 
@@ -28,6 +43,8 @@ class NewJob:
     fingerprint: str = ""
     meter: RateMeter = field(default_factory=lambda: RateMeter(RateLimit(0)))  # charged for the job
     quota: AppQuota = field(default_factory=AppQuota)  # of its app
+    job_id: str | None = None  # its id, if something names it already
+    caller: Caller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +72,31 @@ class ClaimedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class AppLimits:
+    """What apps may take in a claim.
+
+    `running`: how many jobs an app may run at once if its record says nothing; 0 = any number. `share`: of the slots of
+    the worker that it holds and those that are free, an app takes no more than this share, 1 = all; the last free one
+    goes to any app that holds none. `held`: how many slots of the worker each app holds.
+    """
+
+    running: int = 0
+    share: float = 1.0
+    held: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class OutputChange:
     """What a commit does to the model's output: stores it, sealed already, or deletes it if `sealed` is None.
 
-    `digest`: the keyed digest of the output, for the audit trail; "" if there is none.
+    `digest`: the keyed digest of the output, for the audit trail; "" if there is none. `items`: the provider's ids of
+    its items, by which the app may name them.
     """
 
     job_id: str
     sealed: bytes | None = field(repr=False)
     digest: str = ""
+    items: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

@@ -1,28 +1,37 @@
--- submit: Create a job, or return the one that the same idempotency key created. A new job takes one of its app's tokens
--- and counts towards its quota.
+-- submit: Create a job, or return the one that the same idempotency key created, or the one whose caller, an SDK, has gone
+-- and sends the request again. A new job takes one of its app's tokens and counts towards its quota.
 -- KEYS     idempotency: the idempotency key, or the job's hash again when the caller sent none
 --          job: the job's hash     bucket: the app's token bucket     quarantine: the end users who are quarantined
 --          queued, scheduled: the app's indexes of jobs of these statuses
 --          sizes, due: the bytes of content that the app holds, and when some of it expires (content_size.lua)
+--          callers: who waits for identical requests of an SDK, or the job's hash again when it is none
+--          processes: the API's processes (callers.lua)
 -- ARGV     remembered: what the idempotency key will hold, "<fingerprint> <job id>" ("" = no key was sent)
 --          remember_ms: how long
 --          interval_us: microseconds in which one token comes back ("0" = no limit)     capacity: tokens of a full bucket
 --          end_user: the end user's safety identifier ("" = none)
---          max_waiting, max_bytes, max_memory, overhead: the app's quota (app_quota.lua)
---          size: bytes of the job's content
+--          max_waiting, max_bytes, max_memory, per_job, per_event: the app's quota (app_quota.lua)
+--          size: bytes of the job's content     events: how many events it is counted with until it is measured
 --          job_id     job_prefix, input_prefix, output_prefix: prefixes of a job's hash, input and output
+--          caller: the request that will wait for the answer ("" = its client sends nothing again by itself)
+--          turn: "first" = it is no retry; "retry"; "late" = a retry that no longer waits for others to leave
+--          keep_ms, alive_ms: how long callers are remembered, and how long their process counts as alive
 --          count, then the commands (run_commands.lua)
 -- Returns  {"OK"[, tokens left, us until full]} | {"SEEN", "<fingerprint> <job id>"} | {"WAIT", us until full, us until
 --          there is a token} | {"QUARANTINED"} | {"ENDED"}: it ran out, call again once its row is removed |
---          {"FULL", the limit that is reached, its current value}
+--          {"FULL", the limit that is reached, its current value} | {"JOINED", job id} | {"OPEN"}: an identical request
+--          still waits for its answer, so it is not known yet whether this one is its retry
 -- Errors   what a command raises, with those before it already run; while the job does not exist, nothing is remembered
 local idempotency, job, bucket, quarantine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local remembered, remember_ms, interval_us, capacity = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local queued, scheduled, sizes, due = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local end_user, size, job_id = ARGV[5], tonumber(ARGV[10]), ARGV[11]
-local bounds = {waiting = tonumber(ARGV[6]), bytes = tonumber(ARGV[7]), memory = tonumber(ARGV[8]), overhead = ARGV[9]}
-local prefixes = {ARGV[12], ARGV[13], ARGV[14]}
-local count, first = tonumber(ARGV[15]), 16
+local end_user, size, events, job_id = ARGV[5], tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
+local bounds = {waiting = tonumber(ARGV[6]), bytes = tonumber(ARGV[7]), memory = tonumber(ARGV[8]), per_job = ARGV[9],
+  per_event = ARGV[10]}
+local prefixes = {ARGV[14], ARGV[15], ARGV[16]}
+local callers, processes = KEYS[9], KEYS[10]
+local caller, turn, keep_ms, alive_ms = ARGV[17], ARGV[18], ARGV[19], ARGV[20]
+local count, first = tonumber(ARGV[21]), 22
 if remembered ~= '' then
   local stored = redis.pcall('GET', idempotency)
   if type(stored) == 'table' then return {'SEEN', ''} end -- a key that can't be read: never a second job for it
@@ -30,13 +39,18 @@ if remembered ~= '' then
   if stored then return {'SEEN', stored} end
 end
 if call('EXISTS', job) == 1 then return {'OK'} end
+if caller ~= '' and turn ~= 'first' then
+  local joined, others_wait = take_place(callers, processes, caller)
+  if joined then return {'JOINED', joined} end
+  if others_wait and turn == 'retry' then return {'OPEN'} end
+end
 local quarantined = quarantine_of(quarantine, end_user)
 if quarantined then return {quarantined} end
 measure_due(sizes, due, prefixes, 8) -- each submit clears away more than it adds
-local limit, current = over_quota(queued, scheduled, sizes, bounds, size)
+local limit, current = over_quota(queued, scheduled, sizes, bounds, size, events)
 if limit and limit ~= 'jobs_waiting' then
   measure_due(sizes, due, prefixes, 200)
-  limit, current = over_quota(queued, scheduled, sizes, bounds, size)
+  limit, current = over_quota(queued, scheduled, sizes, bounds, size, events)
 end
 if limit then return {'FULL', limit, current} end
 local left, full_in, wait
@@ -51,6 +65,8 @@ if not done then
   if call('EXISTS', job) == 0 then call('DEL', idempotency) end -- the same key may be sent again
   error(problem)
 end
-call('HSET', sizes, job_id, string.format('%.0f', size))
-call('HINCRBY', sizes, 'total', string.format('%.0f', size))
+if caller ~= '' then add_caller(callers, processes, job_id, caller, keep_ms, alive_ms) end
+local bytes_before, events_before = stated(sizes, job_id)
+add_stated(sizes, size - bytes_before, events - events_before)
+call('HSET', sizes, job_id, string.format('%.0f %.0f', size, events))
 return {'OK', left, full_in}

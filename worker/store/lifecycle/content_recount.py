@@ -42,7 +42,8 @@ class ContentRecount:
             rows = await self._redis.zrange(keys.index(app), start, start + _PAGE - 1)
         async with store_errors("list an app's content", sizes):
             cursor, measured = await self._redis.hscan(sizes, cursor, count=_PAGE)
-        names = list({*rows, *measured} - {b"total"})
+        # a conversation is measured by what changes it
+        names = [name for name in {*rows, *measured} - {b"total", b"events"} if not name.startswith(b"conv_")]
         prefixes = [prefix.encode() for prefix in (keys.JOB, keys.job_input(""), keys.job_output(""))]
         content = [prefix + name for name in names for prefix in prefixes]
         async with store_errors("measure content", sizes):

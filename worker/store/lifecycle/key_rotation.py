@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import codec, keys
+from worker.store.admission.appeal_notes import note_name
 from worker.store.admission.quarantine import row_name, secret_name as end_user_name
 from worker.store.apps import dump_app, load_app, secret_name as app_secret
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
+from worker.store.conversations.documents import conversation_name
 from worker.store.envelope import kid_in, kid_in_text
 from worker.store.errors import store_errors
 from worker.store.lifecycle.record_tags import RecordTags
@@ -48,8 +50,10 @@ class KeyRotation:
             keys.BODY: self._body,
             keys.tries(""): self._tries,
             keys.endpoints(""): self._endpoints,
+            keys.APPEALS: self._appeals,
             keys.app(""): self._app,
             keys.secret(""): self._secret,
+            keys.CONVERSATION: self._conversation,
         }
         for prefix, rewrap in kinds.items():
             async for name in self._names(prefix):
@@ -122,15 +126,34 @@ class KeyRotation:
 
     async def _endpoints(self, name: str) -> None:
         app = name.removeprefix(keys.endpoints(""))
+        await self._named_fields(name, lambda field: endpoint_name(app, field))
+
+    async def _appeals(self, name: str) -> None:
+        app, _, end_user = name.removeprefix(keys.APPEALS).partition(":")
+        await self._named_fields(name, lambda field: note_name(app, end_user, field))
+
+    async def _named_fields(self, name: str, sealed_name: Callable[[str], str]) -> None:
+        """Rewrap the values of a hash that belong to no job; `sealed_name` gives the name of each by its field."""
         for field, raw in (await self._redis.hgetall(name)).items():
             if self._needs_rewrap(kid_in(raw)):
-                sealed_as = endpoint_name(app, field.decode())
+                sealed_as = sealed_name(field.decode())
                 try:
                     rewrapped = self._keyring.seal_named(sealed_as, self._keyring.unseal_named(sealed_as, raw))
                 except (KeyMissing, ContentDamaged):
                     self.counts["unreadable"] += 1
                     continue
                 await self._replace(name, field.decode(), raw, rewrapped)
+
+    async def _conversation(self, name: str) -> None:
+        raw = await self._redis.hget(name, "doc")
+        if raw and self._needs_rewrap(kid_in(raw)):
+            sealed_as = conversation_name(*name.removeprefix(keys.CONVERSATION).rsplit(":", 1))
+            try:
+                rewrapped = self._keyring.seal_named(sealed_as, self._keyring.unseal_named(sealed_as, raw))
+            except (KeyMissing, ContentDamaged):
+                self.counts["unreadable"] += 1
+                return
+            await self._replace(name, "doc", raw, rewrapped)
 
     async def _quarantine(self) -> None:
         for person, raw in (await self._redis.hgetall(keys.QUARANTINE)).items():

@@ -10,9 +10,16 @@ for i = 2, #ARGV do
   local at = 3 * (i - 1)
   measure(sizes, due, KEYS[at], KEYS[at + 1], KEYS[at + 2], ARGV[i])
 end
-local total = number(call('HGET', sizes, 'total'))
+local total, events = number(call('HGET', sizes, 'total')), number(call('HGET', sizes, 'events'))
 if call('HLEN', sizes) > max_sum then return 0 end
-local sum = -total
-for _, bytes in ipairs(call('HVALS', sizes)) do sum = sum + number(bytes) end
-if sum ~= total then call('HSET', sizes, 'total', string.format('%.0f', sum)) end
-return string.format('%.0f', math.abs(sum - total))
+local bytes_sum, events_sum = 0, 0
+for _, id in ipairs(call('HKEYS', sizes)) do
+  if id ~= 'total' and id ~= 'events' then
+    local bytes, number_of = stated(sizes, id)
+    bytes_sum, events_sum = bytes_sum + bytes, events_sum + number_of
+  end
+end
+if bytes_sum ~= total or events_sum ~= events then
+  call('HSET', sizes, 'total', string.format('%.0f', bytes_sum), 'events', string.format('%.0f', events_sum))
+end
+return string.format('%.0f', math.abs(bytes_sum - total))

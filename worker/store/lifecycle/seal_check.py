@@ -121,6 +121,8 @@ async def _plain_values(redis: ArqRedis, by_kind: dict[str, list[str]], counts: 
     for name in by_kind.get("endpoints", []):
         async with store_errors("read the endpoints", name):
             counts.plain += sum(map(codec.is_plain, await redis.hvals(name)))
+    for (document,) in await _read(redis, by_kind.get("conv", []), "doc"):
+        counts.plain += document is not None and codec.is_plain(document)
 
 
 def _is_plain_text(raw: bytes) -> bool:

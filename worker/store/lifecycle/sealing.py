@@ -17,6 +17,7 @@ from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import codec, keys
+from worker.store.admission.appeal_notes import note_name
 from worker.store.admission.quarantine import secret_name as end_user_name
 from worker.store.apps import app_content, dump_app, key_content, load_app, read_key, secret_name as app_secret
 from worker.store.audit.record_notes import Kind, RecordNote, RecordNotes, latest_notes
@@ -24,6 +25,7 @@ from worker.store.commands import Command
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
+from worker.store.conversations.documents import conversation_name
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE, JobCipher, body_field, kid_in_text, tries_field
 from worker.store.errors import store_errors
 from worker.store.jobs.scripts import Scripts
@@ -58,6 +60,8 @@ class StoreSealing:
             (keys.secret(""), self._secret),
             (keys.app(""), self._app),
             (keys.endpoints(""), self._endpoints),
+            (keys.CONVERSATION, self._conversation),
+            (keys.APPEALS, self._appeals),
         ):
             async for name in names_of(self._redis, prefix):
                 await self._one(name, seal(name))
@@ -105,6 +109,19 @@ class StoreSealing:
         for field, raw in (await self._redis.hgetall(key)).items():
             if codec.is_plain(raw):
                 sealed = self._keyring.seal_named(endpoint_name(app, field.decode()), codec.unseal(raw))
+                await self._replace(key, field.decode(), raw, sealed)
+
+    async def _conversation(self, key: str) -> None:
+        raw = await self._redis.hget(key, "doc")
+        if raw and codec.is_plain(raw):
+            sealed_as = conversation_name(*key.removeprefix(keys.CONVERSATION).rsplit(":", 1))
+            await self._replace(key, "doc", raw, self._keyring.seal_named(sealed_as, codec.unseal(raw)))
+
+    async def _appeals(self, key: str) -> None:
+        app, _, end_user = key.removeprefix(keys.APPEALS).partition(":")
+        for field, raw in (await self._redis.hgetall(key)).items():
+            if codec.is_plain(raw):
+                sealed = self._keyring.seal_named(note_name(app, end_user, field.decode()), codec.unseal(raw))
                 await self._replace(key, field.decode(), raw, sealed)
 
     async def _quarantine(self) -> None:

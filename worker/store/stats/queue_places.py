@@ -35,9 +35,12 @@ class AppLoad:
 class QueuePlaces:
     """Places of waiting jobs with estimates; what all jobs share is read once a second at most."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, app_limit: int) -> None:
-        """`app_limit`: jobs that an app may run at once if its record does not say, 0 = no limit."""
-        self._redis, self._clock, self._app_limit = redis, clock, app_limit
+    def __init__(self, redis: ArqRedis, clock: Clock, app_limit: int, app_share: float = 1.0) -> None:
+        """`app_limit`: jobs that an app may run at once if its record does not say, 0 = no limit.
+
+        `app_share`: the share of a worker's slots that an app alone may take.
+        """
+        self._redis, self._clock, self._app_limit, self._app_share = redis, clock, app_limit, app_share
         self._durations = DurationCache(redis, clock)
         self._load, self._read_at = QueueLoad(0, 0, 0, 0), -math.inf
 
@@ -60,7 +63,9 @@ class QueuePlaces:
 
     async def _place(self, position: int, app: AppLoad, new: int = 0) -> QueuePlaceView:
         load = await self._shared()
-        load = replace(load, waiting=load.waiting + new, app_limit=app.limit, app_running=app.running)
+        share = max(1, int(self._app_share * load.slots))
+        limit = min(app.limit or share, share) if self._app_share < 1 else app.limit
+        load = replace(load, waiting=load.waiting + new, app_limit=limit, app_running=app.running)
         estimate = estimate_start(position, load, (await self._durations.current()).calls())
         eta: StartEstimateView | None = None
         if estimate is not None:

@@ -25,6 +25,8 @@ from worker.store.webhooks.outbox import OutboxMessage, load_message, outbox_sco
 _ROUTER_LOCK_MS: Final = 3_000
 _FULL_APP_RETRY_MS: Final = 250
 _MAX_RECEIPTS: Final = 50
+MAX_LISTED: Final = 10_000
+"""The messages of an app that are listed by their last try."""
 _RECEIVER_ALLOWANCE: Final = (8, 1.0, 64)
 """The allowance of a receiver: messages at first, a second while it does not acknowledge, and under way at most."""
 _APP_ALLOWANCE: Final = (32, 4.0)
@@ -239,12 +241,13 @@ class DeliveryQueue:
         names += [keys.message(m.id), keys.body(m.id), keys.tries(m.id), job_messages]
         receiver, app = m.receiver or target, f"app:{m.app}"
         names += [keys.ALLOWANCE + receiver, keys.ALLOWANCE + app]
+        names += [keys.tried_messages(m.app), keys.undelivered_messages(m.app)]
         keep = self._keep if retry_in is None and not first else self._keep_pending
         wait = -1 if retry_in is None else max(0, round(retry_in * 1000))
         sealed = claimed.cipher.seal_with_key(tries_field(m.id), receipt) if receipt is not None else b""
         args = [target, claimed.member, claimed.token, after.dump(), keep, -2 if first else wait, result, sealed]
         base, refill, most = _RECEIVER_ALLOWANCE
-        args += [_MAX_RECEIPTS, receiver, m.app, base, refill, self._rate, most, *_APP_ALLOWANCE]
+        args += [_MAX_RECEIPTS, receiver, m.app, base, refill, self._rate, most, *_APP_ALLOWANCE, m.id, MAX_LISTED]
         async with store_errors("keep a receipt"):
             return bool(await self._record_try(keys=names, args=args))
 

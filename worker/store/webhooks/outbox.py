@@ -144,16 +144,25 @@ class Outbox:
         """Return every message of the job with its receipts, by seq."""
         async with store_errors("read the messages"):
             found = await message_ids_of(self._redis, job_id)
-            names = [name for one in found for name in (keys.message(one), keys.tries(one))]
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for one in found:
-                    pipe.get(keys.message(one))
-                    pipe.lrange(keys.tries(one), 0, -1)
-                rows = await pipeline_replies(pipe, names)
+        pairs = (await self.named(found)).values()
+        return sorted(pairs, key=lambda pair: (pair[0].seq, pair[0].id))
+
+    async def named(
+        self, message_ids: Sequence[str], *, receipts: bool = True
+    ) -> dict[str, tuple[OutboxMessage, list[dict[str, Any]]]]:
+        """Return the messages by id, each with its receipts if they are wanted; leave out those that are gone."""
+        names = [name for one in message_ids for name in (keys.message(one), keys.tries(one))]
+        async with store_errors("read the messages"), self._redis.pipeline(transaction=False) as pipe:
+            for one in message_ids:
+                pipe.get(keys.message(one))
+                pipe.lrange(keys.tries(one), 0, -1 if receipts else 0)
+            rows = await pipeline_replies(pipe, names)
         tries = dict(zip(names[::2], rows[1::2], strict=True))
         messages = readable(zip(names[::2], rows[::2], strict=True), load_message)
-        pairs = [(message, self._receipts(message, tries[name] or [])) for name, message in messages]
-        return sorted(pairs, key=lambda pair: (pair[0].seq, pair[0].id))
+        pairs = [
+            (message, self._receipts(message, tries[name] or []) if receipts else []) for name, message in messages
+        ]
+        return {message.id: (message, deliveries) for message, deliveries in pairs}
 
     def _receipts(self, message: OutboxMessage, rows: list[bytes]) -> list[dict[str, Any]]:
         field, keyring, key = tries_field(message.id), keyring_of(self._redis), keys.tries(message.id)

@@ -2,21 +2,24 @@
 -- KEYS     targets, sending, failures
 --          queue, in_flight: the target's     message, body, receipts: the message's     job_messages: the job's list
 --          receiver_allowance, app_allowance: what the try was counted in (allowance.lua)
+--          tried, undelivered: the app's newest messages by their last try, and those whose last try failed
 -- ARGV     target, member, token
 --          state: the message from now on, ttl_s: how long all of it is kept
 --          retry_ms: until the next try, -1 = none, -2 = at once and before all others of the target
 --          result: "ok" (acknowledged), "gone" (410), "failed" or "" (nothing was tried)
 --          receipt: of this try, or ""     max_receipts: how many are kept
 --          receiver, app: the names of the allowances     base, refill, rate, most, app_base, app_refill: their numbers
+--          message_id     max_listed: how many messages `tried` and `undelivered` keep
 -- Returns  1, or 0 when the lease is lost: another worker sends the message again
 local targets, sending, failures, queue, in_flight = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local message, body, receipts, job_messages = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local receiver_allowance, app_allowance = KEYS[10], KEYS[11]
+local receiver_allowance, app_allowance, tried, undelivered = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 local target, member, token, state, ttl_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local retry_ms, result, receipt, max_receipts = tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9]
 local receiver, app = ARGV[10], ARGV[11]
 local base, refill, rate, most = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 local app_base, app_refill = tonumber(ARGV[16]), tonumber(ARGV[17])
+local message_id, max_listed = ARGV[18], tonumber(ARGV[19])
 local job_id = string.match(member, '^[^:]+') or ''
 if call('HGET', in_flight, job_id) ~= token then return 0 end
 local now = now_ms()
@@ -28,6 +31,15 @@ if receipt ~= '' then
   call('LTRIM', receipts, -max_receipts, -1)
 end
 for _, key in ipairs({body, receipts, job_messages}) do call('EXPIRE', key, ttl_s) end
+if result ~= '' then
+  call('ZADD', tried, now, message_id)
+  if result == 'ok' then call('ZREM', undelivered, message_id) else call('ZADD', undelivered, now, message_id) end
+  for _, key in ipairs({tried, undelivered}) do
+    call('ZREMRANGEBYRANK', key, 0, -max_listed - 1)
+    call('EXPIRE', key, ttl_s, 'GT')
+    call('EXPIRE', key, ttl_s, 'NX')
+  end
+end
 local first = call('ZRANGE', queue, 0, 0, 'WITHSCORES')
 if retry_ms >= 0 then call('ZADD', queue, now + retry_ms, member) end
 if retry_ms == -2 then call('ZADD', queue, math.min(now, tonumber(first[2] or now) - 1), member) end

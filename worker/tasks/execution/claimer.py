@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import StoreUnavailable
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.scripts import ARQ_FUNCTION
-from worker.store.jobs.stored_job import ClaimedJob
+from worker.store.jobs.stored_job import AppLimits, ClaimedJob
 from worker.tasks.loop import loop_pass
 from worker.telemetry.events import emit
 
@@ -46,6 +47,7 @@ class Claimer(arq.worker.Worker):
         lease: float,
         circuit: str,
         app_limit: int = 0,
+        app_share: float = 1.0,
     ) -> None:
         async def run_job(ctx: dict[str, Any], _: str) -> None:
             task = self.running.get(ctx["job_id"])
@@ -64,7 +66,8 @@ class Claimer(arq.worker.Worker):
             job_deserializer=json.loads,
         )
         self._jobs, self._worker_id, self._lease, self._circuit = jobs, worker_id, lease, circuit
-        self._app_limit = app_limit
+        self._app_limit, self._app_share = app_limit, app_share
+        self._held = Counter[str]()  # slots of this worker, by app
         self._run = run
         self.running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -96,7 +99,8 @@ class Claimer(arq.worker.Worker):
         self._next_due = _IDLE_POLL_S
         if not self.allow_pick_jobs or free <= 0:
             return
-        due, claimed = await self._jobs.claim(self._worker_id, free, self._lease, self._circuit, self._app_limit)
+        limits = AppLimits(self._app_limit, self._app_share, self._held)
+        due, claimed = await self._jobs.claim(self._worker_id, free, self._lease, self._circuit, limits)
         for job in claimed:
             self._start(job)
         if len(claimed) == free:
@@ -108,7 +112,8 @@ class Claimer(arq.worker.Worker):
         """Start the run at once, and arq's own bookkeeping beside it, which waits for the end of the run."""
         arq_id = f"{claimed.job.id}.{claimed.generation}"
         run = self.running[arq_id] = asyncio.create_task(self._run(claimed), name=f"run {arq_id}")
-        run.add_done_callback(lambda _: self._run_ended(arq_id))
+        self._held[claimed.job.app] += 1
+        run.add_done_callback(lambda _: self._run_ended(arq_id, claimed.job.app))
         task = self.tasks[arq_id] = asyncio.create_task(self._run_arq_job(arq_id), name=f"arq {arq_id}")
         task.add_done_callback(lambda done: self._arq_ended(arq_id, done))
 
@@ -116,8 +121,11 @@ class Claimer(arq.worker.Worker):
         await asyncio.sleep(_ARQ_DELAY_S)
         await self.run_job(arq_id, 0)
 
-    def _run_ended(self, arq_id: str) -> None:
+    def _run_ended(self, arq_id: str, app: str) -> None:
         self.running.pop(arq_id, None)
+        self._held[app] -= 1
+        if not self._held[app]:
+            del self._held[app]
         self._wake.set()
 
     def _arq_ended(self, arq_id: str, task: asyncio.Task[Any]) -> None:

@@ -22,15 +22,18 @@ from redis.exceptions import ResponseError
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store.admission.model_access import PROBE_FUNCTION
 from worker.store.errors import UNAVAILABLE_ERRORS, is_wrong_type, store_errors
+from worker.store.provider.relayed_requests import RELAY_FUNCTION
 from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 
-_SLOTS: Final = 4
+_SLOTS: Final = 16
 _POLL_S: Final = 0.5
 _RESTART_S: Final = 1.0
 _STEADY_S: Final = 30.0  # after such a time a loss of Redis is another one
 _TIMEOUT_S: Final = 60
 _KEEP_RESULT_S: Final = 30
+RELAY_SECONDS: Final = 300.0
+"""The longest that a relayed request may take."""
 
 _MAX_CHECKED: Final = 1_000
 _TASK_KEY_PREFIXES: Final = tuple(name.encode() for name in (job_key_prefix, retry_key_prefix, in_progress_key_prefix))
@@ -38,6 +41,7 @@ _TASK_KEY_PREFIXES: Final = tuple(name.encode() for name in (job_key_prefix, ret
 
 Probe = Callable[[], Awaitable[None]]
 TakeTurn = Callable[[float], Awaitable[bool]]
+Relay = Callable[[str, float], Awaitable[bool]]
 
 
 def every(seconds: int) -> dict[str, set[int]]:
@@ -48,13 +52,19 @@ def every(seconds: int) -> dict[str, set[int]]:
 
 
 class CronWorker:
-    """Probes all models: every `seconds` and at the start (0 = never), and on request."""
+    """Probes all models: every `seconds` and at the start (0 = never), and on request. Relays requests of apps."""
 
     def __init__(
-        self, redis: ArqRedis, probe_all: Probe, take_turn: TakeTurn, seconds: int, on_request: Probe | None = None
+        self,
+        redis: ArqRedis,
+        probe_all: Probe,
+        take_turn: TakeTurn,
+        seconds: int,
+        on_request: Probe | None = None,
+        relay: Relay | None = None,
     ) -> None:
         """Build the worker; `on_request` is what a request runs, if that is more than `probe_all`."""
-        self._on_request = on_request or probe_all
+        self._on_request, self._relay = on_request or probe_all, relay
         self._redis, self._probe_all, self._take_turn, self._seconds = redis, probe_all, take_turn, seconds
         self._draining = False
         self.worker = self._build()
@@ -73,15 +83,25 @@ class CronWorker:
                 return False
             return True
 
+        async def relay_request(ctx: dict[str, Any], name: str) -> bool:  # noqa: ARG001
+            return self._relay is not None and await self._relay(name, RELAY_SECONDS)
+
         requested = arq.worker.func(
             probe_on_request, name=PROBE_FUNCTION, timeout=_TIMEOUT_S, keep_result=_KEEP_RESULT_S
+        )
+        relayed = arq.worker.func(
+            relay_request,
+            name=RELAY_FUNCTION,
+            timeout=RELAY_SECONDS + _TIMEOUT_S,
+            keep_result=_KEEP_RESULT_S,
+            max_tries=1,  # it may cost something
         )
         cron_jobs: list[CronJob] = []
         if self._seconds:
             # mypy sees a union where arq means one of its members
             cron_jobs.append(cron(probe_by_cron, name="cron:probe", run_at_startup=True, **every(self._seconds)))  # type: ignore[arg-type]
         return arq.worker.Worker(
-            functions=[requested],
+            functions=[requested, relayed],
             cron_jobs=cron_jobs,
             redis_pool=self._redis,
             handle_signals=False,

@@ -75,7 +75,7 @@ class NoticeProcessor:
         if notice.page is not None and notice.lookup == "pending":
             notice = await self._with_end_user(await self._joined(await self._looked_up(notice)))
         if notice.type == WARNING and notice.app is not None and notice.safety_identifier is not None:
-            await self._quarantine.record_warning(notice.safety_identifier, notice.id, notice.at)
+            await self._quarantine.record_warning(notice.app, notice.safety_identifier, notice.id, notice.at)
         await self._on_record(notice, [job_id for job_id in notice.jobs if job_id not in before.jobs])
         await self._notices.update(notice)
         if not before.tries:

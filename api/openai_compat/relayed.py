@@ -1,0 +1,136 @@
+"""What OpenAI's clients ask of the provider beside responses: counting tokens and compacting. A worker asks it.
+
+The request is checked like a response's, with what it continues, and makes no job. Compacting costs: the worker notes
+its tokens in the app's audit trail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.jobs.earlier_items import find_earlier
+from api.jobs.submission import check_request, identifier
+from api.openai_compat import openapi as docs
+from api.openai_compat.errors import OpenAIRoute
+from api.openai_compat.failures import code_of, status_of_error
+from api.openai_compat.request import parse_request
+from api.runtime.context import AppContext, context_of
+from api.runtime.store_deadline import with_deadline
+from api.schema.documented_route import Routes
+from api.schema.requests import Submit
+from api.web.auth import authorize
+from api.web.body import body_size, read_json
+from api.web.params import refuse_dry_run
+from api.web.problems import Problem
+from api.web.responses import json_response
+from api.web.waiting import wait_for
+from worker.clock import to_ms
+from worker.jobs import ids
+from worker.jobs.record import JobError
+from worker.store.apps import ApiKey
+from worker.store.connection import kept_secrets
+from worker.store.connection.kept_secrets import DIGEST
+
+routes = Routes("openai", OpenAIRoute)
+_COUNT_SECONDS: Final = 30.0
+_COMPACT_SECONDS: Final = 300.0
+_MAX_OF_APP: Final = 4
+"""Requests of an app that this process has relayed at a time: all apps share the workers' slots for them."""
+_NO_INPUT: Final = [{"role": "user", "content": "-"}]
+_CHAT: Final = "The provider of this Vigil has Chat Completions only (VIGIL_UPSTREAM=chat), and no such path."
+_NO_WORKER: Final = "No worker has answered in time. Nothing is repeated; try again, or see `vigil doctor`."
+_under_way: Counter[str] = Counter()
+
+
+@routes.post("/v1/responses/input_tokens", docs.INPUT_TOKENS)
+async def count_input_tokens(request: Request) -> Response:
+    """Has the provider count the tokens of an input, with what it continues. Costs nothing and makes no job."""
+    body = await _relay(request, "/responses/input_tokens", _COUNT_SECONDS)
+    return json_response({**body, "object": "response.input_tokens"})
+
+
+@routes.post("/v1/responses/compact", docs.COMPACT)
+async def compact(request: Request) -> Response:
+    """Has the provider compact an input, with what it continues, to items that stand for it. It charges for that."""
+    body = await _relay(request, "/responses/compact", _COMPACT_SECONDS)
+    context = context_of(request)
+    now = context.clock.now()
+    made = {
+        **body,
+        "id": ids.new_id("cmp", to_ms(now), context.clock.random_bytes(ids.RANDOM_BYTES)),
+        "object": "response.compaction",
+        "created_at": int(now.timestamp()),
+        "output": body.get("output") or [],
+        "usage": body.get("usage") or {},
+    }
+    return json_response(made)
+
+
+async def _relay(request: Request, path: str, seconds: float) -> dict[str, Any]:
+    """Return the provider's answer; raise a Problem for an error of it."""
+    key, context = await authorize(request, "submit"), context_of(request)
+    refuse_dry_run(request)
+    if context.settings.upstream == "chat":
+        raise Problem(404, "not_supported_by_provider", _CHAT)
+    sent = await read_json(request, context.settings.max_body_bytes)
+    body = await with_deadline(request, _provider_body(request, context, key, sent))
+    digesting = context.large_work.run
+    secret = await with_deadline(request, context.secrets.get(DIGEST))
+    digest = await digesting(key.app, body_size(request), kept_secrets.input_digest, secret, body, large=True)
+    relayed = {"path": path, "body": body, "app": key.app, "key_id": key.id, "input_digest": digest}
+    if _under_way[key.app] >= _MAX_OF_APP:
+        detail = f"This app has {_MAX_OF_APP} such requests under way in this process; try again once one has ended."
+        raise Problem(429, "too_many_requests", detail, headers={"Retry-After": "2"})
+    _under_way[key.app] += 1
+    try:
+        reply = await wait_for(request, context.relayed.send(relayed, seconds))
+    finally:
+        _under_way[key.app] -= 1
+        if not _under_way[key.app]:
+            del _under_way[key.app]
+    if reply is None:
+        raise Problem(503, "no_worker", _NO_WORKER, headers={"Retry-After": "10"})
+    if "error" in reply:
+        raise _problem_of(reply)
+    answer: dict[str, Any] = reply["body"]
+    return answer
+
+
+async def _provider_body(request: Request, context: AppContext, key: ApiKey, sent: Any) -> dict[str, Any]:
+    """Return the body that the provider is sent: checked like a response's, with all that the request continues."""
+    has_input, has_model = True, True
+    if isinstance(sent, dict):
+        has_input, has_model = bool(sent.get("input")), sent.get("model") is not None
+        sent = sent if has_input else {**sent, "input": _NO_INPUT}
+        sent = sent if has_model else {**sent, "model": next(iter(context.catalogue.models), "")}
+    parsed = await context.large_work.run(key.app, body_size(request), parse_request, sent)
+    job: Submit = parsed.job if has_input else parsed.job.model_copy(update={"input": []})
+    earlier = await find_earlier(context, key.app, job)
+    checked = await check_request(context, key.app, earlier.request)
+    await _must_not_be_quarantined(context, key.app, checked)
+    if earlier.continues:
+        checked = earlier.whole(checked, context.jobs.new_id())[0]
+    body = {**checked.passed_params(), "input": checked.input}
+    if checked.instructions is not None:
+        body["instructions"] = checked.instructions
+    return {"model": checked.model, **body} if has_model else body
+
+
+async def _must_not_be_quarantined(context: AppContext, app: str, body: Submit) -> None:
+    end_user = await identifier(context, app, body.end_user)
+    if end_user is not None and await context.quarantine.find(app, end_user) is not None:
+        detail = "Requests of this end user are not sent: the end user is in quarantine."
+        raise Problem(403, "end_user_quarantined", detail)
+
+
+def _problem_of(reply: dict[str, Any]) -> Problem:
+    try:
+        error = JobError.model_validate(reply["error"])
+    except ValidationError:  # of a worker of another release
+        return Problem(502, "unknown_error", "The provider's answer could not be understood.")
+    return Problem(status_of_error(error), code_of(error), f"{error.message} {error.advice}")

@@ -1,0 +1,102 @@
+"""Sends a request of an app to the provider at once and returns what it says: no job, no retry, no other model.
+
+For what needs the provider and is no response: counting tokens, compacting. A model that is known to be denied and an
+open circuit are not called, as with jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, Protocol
+
+from worker.jobs.errors import ContentDamaged, Failure, StoreUnavailable
+from worker.jobs.record import JobError
+from worker.safety import classify
+from worker.safety.access import ModelAccess
+from worker.safety.messages import block_error, failure_error, job_error
+from worker.safety.stream import Closed, Rejected
+from worker.store.admission.circuit_breaker import CircuitBreaker
+from worker.store.audit.trail import Trail
+from worker.store.provider.relayed_requests import RelayedRequests
+from worker.tasks.store_retry import retry_store
+from worker.upstream.client import Provider, ProviderPage
+
+_COUNTS: Final = ("input_tokens", "output_tokens", "total_tokens")
+_PATHS: Final = frozenset({"/responses/input_tokens", "/responses/compact"})
+
+
+class KnownAccess(Protocol):
+    """What is known of the access to models."""
+
+    def skipped(self, model: str) -> ModelAccess | None:
+        """Return what is known of a model that must not be called; None if it may be called."""
+
+
+class RequestRelay:
+    """Sends requests; a reply is {"body", "request_id"} or {"error": a JobError, "http_status"}."""
+
+    def __init__(
+        self,
+        requests: RelayedRequests,
+        provider: Provider,
+        access: KnownAccess,
+        circuit: CircuitBreaker,
+        trail: Trail,
+    ) -> None:
+        self._requests, self._provider, self._access, self._circuit = requests, provider, access, circuit
+        self._trail = trail
+
+    async def relay(self, name: str, seconds: float) -> bool:
+        """Send the request of this name; return whether there is a reply."""
+        try:
+            sent = await self._requests.take(name)
+            if sent is None or sent.get("path") not in _PATHS:
+                return False
+            await self._requests.reply(name, await self._reply(name, sent, seconds))
+        except (StoreUnavailable, ContentDamaged):
+            return False
+        return True
+
+    async def _reply(self, name: str, sent: dict[str, Any], seconds: float) -> dict[str, Any]:
+        body = sent["body"]
+        denied = self._access.skipped(str(body.get("model")))
+        if denied is not None:
+            return _refusal(job_error(denied.code))
+        permission = await self._circuit.gate(name)
+        if permission.state == "open":
+            return _refusal(job_error(permission.reason, provider=permission.provider))
+        try:
+            async with asyncio.timeout(seconds):
+                page = await self._provider.get_page(sent["path"], f"relay-{name}", seconds, body)
+        except TimeoutError:
+            return _refusal(job_error("timed_out"))
+        if isinstance(page, Rejected):
+            return _refusal(_error(classify.rejected(page)), page.http_status)
+        if isinstance(page, Closed):
+            return _refusal(_error(classify.closed(page)))
+        if page.body.get("usage"):
+            await retry_store(lambda: self._note(sent, page))
+        return {"body": page.body, "request_id": page.request_id}
+
+    async def _note(self, sent: dict[str, Any], page: ProviderPage) -> None:
+        """Record in the app's audit trail what it has used."""
+        used = page.body["usage"] if isinstance(page.body["usage"], dict) else {}
+        await self._trail.note(
+            "response.compacted",
+            app=sent["app"],
+            job_id=None,
+            by=sent["key_id"],
+            why="on request of the app",
+            model=sent["body"].get("model"),
+            input_digest=sent["input_digest"],
+            usage={name: used[name] for name in _COUNTS if isinstance(used.get(name), int)},
+            request_id=page.request_id,
+        )
+
+
+def _error(failure: Failure) -> JobError:
+    return block_error(failure.block) if failure.block is not None else failure_error(failure)
+
+
+def _refusal(error: JobError, http_status: int | None = None) -> dict[str, Any]:
+    return {"error": error.model_dump(mode="json"), "http_status": http_status}
