@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from types import FunctionType
 from typing import Final
 
 JOB: Final = "vigil:job:"
@@ -295,11 +297,19 @@ def aside(key: str) -> str:
     return ASIDE + key
 
 
-KINDS: Final = frozenset(re.findall(r"vigil:([a-z]+)", __doc__))
-"""The kinds of keys in the table above: the word behind `vigil:`."""
+def _spelled() -> Iterator[str]:
+    """Yield the names of keys, or how they begin, that stand in this file."""
+    for value in list(globals().values()):
+        yield from [value] if isinstance(value, str) else ()
+        if isinstance(value, FunctionType) and value.__module__ == __name__:
+            yield from (part for part in value.__code__.co_consts if isinstance(part, str))
+
+
+KINDS: Final = frozenset(kind for name in _spelled() for kind in re.findall(r"vigil:([a-z]+)", name))
+"""The kinds of keys: the word behind `vigil:`. ops/design/redis-keys.md describes each."""
 
 
 def kind_of(key: str) -> str:
-    """Return the kind of a key; "other" for one that is not in the table above."""
+    """Return the kind of a key; "other" for one that is not in this file."""
     kind = key.split(":")[1] if key.startswith("vigil:") else ""
     return kind if kind in KINDS else "other"
