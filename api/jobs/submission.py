@@ -25,11 +25,14 @@ from api.web.problems import Fault, Problem, bad_field, fault
 from api.web.rate_limit_headers import quota_of
 from worker.jobs import ids
 from worker.jobs.conversation import Conversation
-<<<<<<< HEAD
-from worker.jobs.errors import ContentTooLarge, QueueFull, RateExceeded, Refused, StoreUnavailable
-=======
-from worker.jobs.errors import ContentTooLarge, EarlierCallerWaits, QueueFull, RateExceeded, Refused
->>>>>>> wt-state
+from worker.jobs.errors import (
+    ContentTooLarge,
+    EarlierCallerWaits,
+    QueueFull,
+    RateExceeded,
+    Refused,
+    StoreUnavailable,
+)
 from worker.jobs.events import Queued
 from worker.jobs.input_items import MAX_BYTES, KeptItem
 from worker.jobs.record import Job
@@ -132,12 +135,9 @@ async def submit(
     meter: RateMeter,
     base: str,
     caller: Caller | None = None,
-<<<<<<< HEAD
     upload: Upload | None = None,
     media_sizes: Sequence[int] = (),
-=======
     *,
->>>>>>> wt-state
     rerun_of: Job | None = None,
     names: RequestNames | None = None,
 ) -> tuple[StoredJob, bool]:
