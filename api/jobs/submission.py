@@ -134,10 +134,10 @@ async def submit(
     idempotency_key: str | None,
     meter: RateMeter,
     base: str,
+    *,
     caller: Caller | None = None,
     upload: Upload | None = None,
     media_sizes: Sequence[int] = (),
-    *,
     rerun_of: Job | None = None,
     names: RequestNames | None = None,
 ) -> tuple[StoredJob, bool]:

@@ -1,6 +1,6 @@
 """Sessions of the console: who is logged in.
 
-What was looked up is kept for three seconds, as API keys are, so a session or key that another process ended is refused
+What was looked up is kept for four seconds, so a session or key that another process ended is refused
 within these. Sessions that are in use are looked up anew together: one read, however many pages are open.
 """
 
@@ -19,7 +19,7 @@ from worker.clock import Clock, to_ms
 from worker.store.apps import ApiKey
 from worker.store.console_access import LINK_PREFIX, ConsoleAccess, LiveSession
 
-_TTL_S: Final = 3.0
+_TTL_S: Final = 4.0
 _IN_USE_S: Final = 15.0
 _MAX_KNOWN: Final = 5_000
 _MAX_TOGETHER: Final = 500

@@ -4,8 +4,8 @@
 
 Half of the pages show *Now*, half the page of a waiting job; each asks again when the page says so, with its version,
 as console.js does. `vigil api` and Valkey are processes of their own. Windows of equal length: nothing, pages alone,
-submits alone, both. Reads of Redis are its `total_reads_processed`: round trips, of which the API makes 1 a second or
-less by itself.
+submits alone, both. Commands of Redis are all that it processed, also those that the API sends without any request;
+those of a pipeline count one by one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from report import HOST, VIGIL, Deployment, Figure, Report, answers, cpu_seconds, free_port, new_key, percentile, run
+from report import HOST, VIGIL, Deployment, Report, answers, cpu_seconds, free_port, new_key, percentile, run
 
 from worker.clock import Clock
 from worker.store.apps import Apps
@@ -42,7 +42,7 @@ class Window:
     failures: int = 0
     unchanged: int = 0
     cpu: float = 0.0
-    reads: float = 0.0
+    commands: float = 0.0
 
 
 class OpenPage:
@@ -118,13 +118,13 @@ async def _measure(args: argparse.Namespace) -> Report:
                 ("both", True, True),
             ):
                 window = Window(name)
-                cpu, reads = cpu_seconds(api.pid), await _reads(redis)
+                cpu, commands = cpu_seconds(api.pid), await _commands(redis)
                 end = time.monotonic() + args.seconds
                 tasks = [page.live(window, end) for page in pages] if with_pages else []
                 tasks += [_submits(client, key, args.rate, window, end)] if with_submits else []
                 await asyncio.gather(asyncio.sleep(args.seconds), *tasks)
                 window.cpu = (cpu_seconds(api.pid) - cpu) / args.seconds
-                window.reads = (await _reads(redis) - reads - 1) / args.seconds
+                window.commands = (await _commands(redis) - commands - 1) / args.seconds
                 _add(report, window, args)
         await redis.aclose()
     return report
@@ -145,12 +145,12 @@ async def _open(client: httpx2.AsyncClient, redis: Any, key: str, args: argparse
     return pages
 
 
-async def _reads(redis: Any) -> int:
-    return int((await redis.info("stats"))["total_reads_processed"])
+async def _commands(redis: Any) -> int:
+    return int((await redis.info("stats"))["total_commands_processed"])
 
 
 def _add(report: Report, window: Window, args: argparse.Namespace) -> None:
-    parts = [f"{window.name}: CPU {100 * window.cpu:.0f} % of a core, {window.reads:.1f} reads of Redis a second"]
+    parts = [f"{window.name}: CPU {100 * window.cpu:.0f} % of a core, {window.commands:.1f} commands of Redis a second"]
     for title, times in (("live requests", window.pages), ("submits", window.submits)):
         if times:
             p50, p99 = 1000 * percentile(times, 0.5), 1000 * percentile(times, 0.99)
@@ -158,8 +158,6 @@ def _add(report: Report, window: Window, args: argparse.Namespace) -> None:
     if window.pages:
         parts.append(f"{100 * window.unchanged / len(window.pages):.0f} % unchanged")
     report.lines.append("; ".join([*parts, f"{window.failures} failed"]))
-    if window.name == "pages":
-        report.figures.append(Figure.at_most("reads of Redis a second, pages alone", window.reads, 2, "/s"))
 
 
 def main() -> None:

@@ -46,8 +46,9 @@ def actions(
     ] = None,
     as_json: job_lists.Json = False,
 ) -> None:
-    """Do something to many jobs: those with these ids, or all that fit the filters. Counts them first and asks.
+    """Do something to many jobs.
 
+    To those with these ids, or to all that fit the filters. Counts them first and asks.
     Exits 0 if no job refused it. Without --status, filters find only jobs on which the action can have an effect.
     """
     others = {"model": model, "served_model": served_model, "code": code, "end_user": end_user}

@@ -121,7 +121,10 @@ def rerun(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a failed, expired or cancelled job again: as a new job with the same content. Prints its id."""
+    """Run a job again, as a new one.
+
+    It must have failed, expired or been cancelled, and its content is sent once more. Prints the new job's id.
+    """
     with Client() as client:
         job = client.rerun(job_id, idempotency_key=check_idempotency_key(idempotency_key))
     if as_json:
