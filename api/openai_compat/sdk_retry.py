@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -27,8 +27,6 @@ from worker.store.apps import ApiKey
 from worker.store.connection.kept_secrets import DIGEST
 from worker.store.jobs.stored_job import Caller, StoredJob
 
-Submission = Callable[[Caller | None], Awaitable[tuple[StoredJob, bool]]]
-
 _COUNT: Final = b"x-stainless-retry-count"
 _TIMEOUTS: Final = (b"x-stainless-read-timeout", b"x-stainless-timeout")
 """Seconds that an SDK waits: openai-python for the next byte, openai-node for the head of the answer."""
@@ -38,6 +36,13 @@ _BACKOFF_S: Final = 30.0
 """The SDKs wait for 8 s at most before a retry, and then connect and send the body."""
 _PAUSES_S: Final = (0.1, 0.2, 0.3, 0.5, 0.7, 0.7)
 """Between looks whether an earlier caller has gone: longer than a dead process counts as alive."""
+
+
+class Submission(Protocol):
+    """Submits the request for this caller, if it is one."""
+
+    def __call__(self, *, caller: Caller | None) -> Awaitable[tuple[StoredJob, bool]]:
+        """Return (the job, whether it existed already)."""
 
 
 def expect_retries(request: Request, idempotency_key: str | None) -> bool:
@@ -60,7 +65,7 @@ async def submit_once(
     sends the request again, and nobody would look for this job.
     """
     if not expected:
-        return await with_deadline(request, submission(None))
+        return await with_deadline(request, submission(caller=None))
     context = context_of(request)
     secret = await with_timeout(STORE_TIMEOUT_S, context.secrets.get(DIGEST))
     digest = _digest(secret, key, request)
@@ -81,10 +86,10 @@ async def _submit(request: Request, submission: Submission, caller: Caller) -> t
         if has_left(request.scope):
             raise ClientDisconnect
         try:
-            return await with_deadline(request, submission(caller))
+            return await with_deadline(request, submission(caller=caller))
         except EarlierCallerWaits:
             await until_disconnected(request, asyncio.sleep(pause))
-    return await with_deadline(request, submission(replace(caller, turn="late")))
+    return await with_deadline(request, submission(caller=replace(caller, turn="late")))
 
 
 def _digest(secret: bytes, key: ApiKey, request: Request) -> str:

@@ -209,3 +209,19 @@ async def test_plain_pictures_of_a_job_that_is_over_are_sealed_by_the_upgrade(se
     assert PICTURE[100:140].encode() not in await redis.get(keys.job_input(job_id))
     for client in (plain, strict, lenient):
         await client.aclose()
+
+
+async def test_a_picture_can_be_continued_and_is_null_where_the_input_is_shown(settings, redis, clock, valkey_url):
+    async with running(settings, redis, clock) as api, Stage(redis, valkey_url) as stage:
+        await stage.worker()
+        given = {"base_url": f"{api.base_url}/v1", "api_key": await api.key(), "max_retries": 0, "timeout": LIMIT}
+        async with AsyncOpenAI(**given) as client:
+            first = await client.responses.create(model=SOL, input=ITEMS)
+            items = [item async for item in client.responses.input_items.list(first.id)]
+            assert [part.type for part in items[0].content] == ["input_text", "input_image", "input_file"]
+            assert items[0].content[1].image_url is None
+            second = await client.responses.create(model=SOL, input="And this?", previous_response_id=first.id)
+            third = await client.responses.create(model=SOL, input=ITEMS[:1], previous_response_id=second.id)
+        stored = await stage.jobs.load_input(second.vigil["job_id"])
+        assert strings(stored) == [PICTURE, FILE]
+        assert strings(await stage.jobs.load_input(third.vigil["job_id"])) == [PICTURE, FILE, PICTURE, FILE]
