@@ -75,12 +75,14 @@ class ActionProgress:
     def after(self, part: JobActionsView, now_ms: int) -> ActionProgress:
         """Return the progress after one more part."""
         refused = [row for row in part["data"] if row["outcome"] == "refused"]
+        # the ids of reruns are this action's own: one that was made before belongs to a part that was cut or sent twice
+        repeated = sum(row["outcome"] == "unchanged" and "new_job" in row for row in part["data"])
         codes = [(row["id"], row.get("problem", {}).get("code", "")) for row in refused]
         moved = replace(
             self,
             at_ms=now_ms,
-            done=self.done + part["done"],
-            unchanged=self.unchanged + part["unchanged"],
+            done=self.done + part["done"] + repeated,
+            unchanged=self.unchanged + part["unchanged"] - repeated,
             messages=self.messages + sum(row.get("messages", 0) for row in part["data"]),
             refusals=_counted(self.refusals, refused),
             failed=(*self.failed, *codes)[:MAX_NAMED],

@@ -10,6 +10,12 @@ from browser import SCREENSHOTS, BrowserStack, Visitor
 from job_stories import waiting
 from playwright.async_api import Page, expect
 
+from worker.clock import Clock
+from worker.store.admission.rate_limit import RateLimit
+from worker.store.apps import Apps
+from worker.store.jobs.control_requests import JobControl
+from worker.store.jobs.repository import Jobs
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 CHECKED = "[[sim: check_then_clear hold=600]] Why is the sky blue?"
 
@@ -112,6 +118,30 @@ async def test_all_that_match_go_on_by_themselves_and_survive_a_reload(
         assert (await _figures(page))["cancelled"] == "7"
         await page.go_back()
         await expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(r"Cancel \d jobs?\?"))
+
+
+async def test_an_action_waits_for_the_apps_rate_limit_and_goes_on(
+    stack: BrowserStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.console.pages.job_actions.PART", 2)
+    _, text = await stack.key()
+    jobs = await _waiting(stack, text, 4)
+    control = JobControl(Jobs(stack.console.redis, Clock()))
+    for job_id in jobs:
+        await control.request_cancel(job_id, "key_x")
+    await Apps(stack.console.redis, Clock()).set_rate("acme", RateLimit(60, 2))
+    key, _ = await stack.key()
+    async with stack.visitor() as visitor:
+        visitor.expected = ("429",)
+        page = visitor.page
+        await visitor.log_in(key)
+        await visitor.open("/jobs/actions?action=rerun&status=cancelled")
+        await page.get_by_role("button", name="Run again 4 jobs").click()
+        await expect(page.get_by_text("4 of 4 jobs.")).to_be_visible(timeout=30_000)
+        assert (await _figures(page))["submitted again"] == "4"
+        await expect(page.locator("#live-state")).to_be_hidden()
+        await page.get_by_role("link", name="The new jobs").click()
+        await expect(page.locator("tbody tr")).to_have_count(4)
 
 
 async def test_filters_and_actions_need_no_javascript(stack: BrowserStack) -> None:
