@@ -89,7 +89,7 @@ async def test_a_picture_reaches_the_model_as_it_was_sent(settings, redis, clock
         secret = await KeptSecrets(redis, clock).get(DIGEST)
         assert job.input_digest == input_digest(secret, {"model": SOL, **stored})
         assert not [name async for name in redis.scan_iter("vigil:upload:*")]
-        held = int(await redis.hget(keys.content_sizes("acme"), job_id))
+        held = int((await redis.hget(keys.content_sizes("acme"), job_id)).split()[0])
         assert held > len(PICTURE) + len(FILE)
 
 

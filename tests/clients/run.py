@@ -148,7 +148,7 @@ def missing_parts(client: httpx2.Client) -> list[str]:
     made = client.post("/v1/responses", json={"model": "gpt-5.6-sol", "input": "Hello"}).json()
     named = {"type": "item_reference", "id": made["output"][0]["id"]}
     answer = client.post("/v1/responses", json={"model": "gpt-5.6-sol", "input": [named], "background": True})
-    if answer.json().get("error", {}).get("code") == "unsupported_parameter":
+    if (answer.json().get("error") or {}).get("code") == "unsupported_parameter":
         missing.append("item references")
     return missing
 
