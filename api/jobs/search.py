@@ -16,7 +16,11 @@ from worker.store.jobs.list_filters import ListFilters
 
 FILTER_PARAMETERS: Final = (
     {
-        **parameter("status", "Only jobs of these statuses.", {"type": "array", "items": accepted(StatusName)}),
+        **parameter(
+            "status",
+            "Only jobs of this status, or of these.",
+            {"anyOf": [accepted(StatusName), {"type": "array", "items": accepted(StatusName)}]},
+        ),
         "explode": False,
     },
     parameter("model", "Only jobs that request this model."),
