@@ -240,6 +240,9 @@ async def test_methods_that_a_path_does_not_know_are_405_on_every_path(target):
             if path in {"/v1/jobs/batch", "/v1/jobs/actions"} and method in {"GET", "DELETE"}:
                 assert refusal(answer, 404) == "job_not_found"  # read as a job's id
                 continue
+            if path in {"/v1/responses/compact", "/v1/responses/input_tokens"} and method in {"GET", "DELETE"}:
+                assert refusal(answer, 404) == "response_not_found"  # read as a response's id
+                continue
             if (path, method) == ("/v1/models/probe", "GET"):
                 assert refusal(answer, 404) == "model_not_found"  # read as a model's name
                 continue
