@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from api.jobs.submission import Digests, submit
+from api.jobs.media_upload import uploaded_again
+from api.jobs.submission import Digests, Rerun, submit
 from api.runtime.context import AppContext
 from api.schema.requests import Submit, Webhook
 from worker.jobs.errors import Refused
@@ -15,6 +16,7 @@ from worker.safety.rerun import refusal_of_rerun
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection.kept_secrets import DIGEST, input_digest
+from worker.store.jobs.inputs import KeptMedia
 from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.stored_job import StoredJob
 
@@ -43,9 +45,12 @@ async def rerun(
         if found is not None:
             return found, True
     await refuse_rerun(context, old.job)
-    body = await _body_of(context, old)
-    digests = Digests(old.job.input_digest or "", digest)
-    stored, replayed = await submit(context, key, body, digests, trace, idempotency_key, meter, base, rerun_of=old.job)
+    content, media = await _content_of(context, old)
+    body, digests = _body_of(old, content), Digests(old.job.input_digest or "", digest)
+    of = Rerun(old.job, old.private.get("state"), content.get("ids"))
+    async with uploaded_again(context, key.app, media) as upload:
+        made = submit(context, key, body, digests, trace, idempotency_key, meter, base, rerun_of=of, **upload)
+        stored, replayed = await made
     if not replayed:
         await context.trail.note(_NOTE, app=key.app, job_id=old.job.id, by=key.id, why="", rerun=stored.job.id)
     return stored, replayed
@@ -60,13 +65,18 @@ async def refuse_rerun(context: AppContext, job: Job) -> None:
         raise refused
 
 
-async def _body_of(context: AppContext, old: StoredJob) -> Submit:
-    """Return the request that submits the job's content again. Raises Refused when it is gone."""
-    content = await context.jobs.load_input(old.job.id)
+async def _content_of(context: AppContext, old: StoredJob) -> tuple[dict[str, Any], KeptMedia | None]:
+    """Return (the job's input, its long images and files). Raises Refused when it is gone."""
+    content, media = await context.jobs.load_parts(old.job.id)
     if content is None:
         raise Refused("content_expired", _EXPIRED, 410)
     if LOCKED in old.private:
         raise Refused("content_damaged", _UNREADABLE, 410)
+    return content, media
+
+
+def _body_of(old: StoredJob, content: dict[str, Any]) -> Submit:
+    """Return the request that submits the job's content again."""
     hook = old.private.get("webhook")
     return Submit.model_construct(  # it was checked when it was submitted; `submit` checks what may have changed since
         model=old.job.requested_model,

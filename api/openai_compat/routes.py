@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
-from api.jobs.submission import digests_of, submit, uploaded, with_own_media
+from api.jobs.media_upload import uploaded, with_own_media
+from api.jobs.submission import digests_of, submit
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute

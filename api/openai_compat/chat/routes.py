@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.submission import digests_of, submit, uploaded, with_own_media
+from api.jobs.media_upload import uploaded, with_own_media
+from api.jobs.submission import digests_of, submit
 from api.openai_compat.chat import openapi as docs
 from api.openai_compat.chat.chunk_sequence import ChunkSequence
 from api.openai_compat.chat.completion import completion_head, completion_of
