@@ -255,6 +255,7 @@ async def test_a_rerun_keeps_pictures_in_pieces_and_what_was_continued(settings,
         again = (await http.post(f"/v1/jobs/{second}/rerun")).json()["id"].removeprefix("job_")
         response = (await http.get(f"/v1/responses/resp_{again}")).json()
         assert response["previous_response_id"] == f"resp_{first.removeprefix('job_')}"
-        listed = [await http.get(f"/v1/responses/resp_{name.removeprefix('job_')}/input_items") for name in (first, again)]
+        names = [name.removeprefix("job_") for name in (first, again)]
+        listed = [await http.get(f"/v1/responses/resp_{name}/input_items") for name in names]
         assert listed[0].json()["data"][0] == listed[1].json()["data"][-1], "an earlier item keeps its id"
     await encrypted.aclose()
