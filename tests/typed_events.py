@@ -6,7 +6,7 @@ Words that the provider adds without notice (error codes, reasons of an incomple
 from typing import Any, get_args
 
 from openai.types.responses import ResponseStreamEvent
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 _OPEN_WORDS = {"code", "reason"}
 
@@ -25,12 +25,16 @@ def faults_of(event: Any) -> list[str]:
     kind = _TYPES.get(event.type or "")
     if kind is None:
         return []
-    sent = event.model_dump(warnings="none", by_alias=True)
+    return [f"{event.type}: {fault}" for fault in faults_in(kind, event)]
+
+
+def faults_in(kind: type[BaseModel], got: BaseModel) -> list[str]:
+    """Return what this type of the SDK says against an object that the SDK has built without a look."""
     try:
-        kind.model_validate(sent)
+        kind.model_validate(got.model_dump(warnings="none", by_alias=True))
     except ValidationError as error:
         return [
-            f"{event.type}: {'.'.join(map(str, row['loc']))}: {row['msg']}"
+            f"{'.'.join(map(str, row['loc']))}: {row['msg']}"
             for row in error.errors()
             if not (row["type"] == "literal_error" and row["loc"][-1] in _OPEN_WORDS)
         ]

@@ -4,13 +4,15 @@ import asyncio
 import base64
 import contextlib
 import json
+from collections import Counter
 from typing import Any
 
 import openai
 from checks import KEY, MODEL, URL, feature, run
 from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
-from typed_events import faults_of
+from typed_events import faults_in, faults_of
 
 WEATHER = {
     "type": "function",
@@ -25,6 +27,12 @@ WEATHER = {
 }
 NOTES = {"type": "custom", "name": "notes"}
 SHORT = {"policy": {"max_attempts": 2, "run_deadline_seconds": 5, "queue_deadline_seconds": 5}}
+STOPPING = {"quota", "invalid_key", "account_flagged", "gateway_key_refused"}
+"""Scenarios after which Vigil holds all jobs for a while: they come last."""
+WHOLE = {"normal", "refusal", "max_tokens", "prompt_block", "parallel_tool_calls", "custom_tool_call", "rerouted"}
+"""Scenarios that are asked for in chat without a stream, too."""
+FEW = 5
+"""There are more than 60; on a busy machine, or while the account is held, most miss their deadline."""
 client = OpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=60)
 
 
@@ -135,17 +143,52 @@ def models() -> None:
 
 @feature("typed events of every scenario")
 async def typed() -> None:
+    ends = await _each_scenario(_faults)
+    assert ends["response.completed"] > FEW, ends
+
+
+@feature("chat, types of every scenario", needs="time")
+async def chat_typed() -> None:
+    ends = await _each_scenario(_chat_faults)
+    assert ends["stop"] > FEW, ends
+    assert ends["content_filter"], ends
+
+
+async def _each_scenario(find_faults: Any) -> Counter[str]:
+    """Return how often each end came; nothing may have faults."""
     async with AsyncOpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=120) as many:
         listing = await many.responses.create(model=MODEL, input="[[sim: list]]")
         names = [line.partition(":")[0] for line in listing.output_text.splitlines()]
         assert len(names) > 60
         turns = asyncio.Semaphore(25)
-        faults = await asyncio.gather(*(_faults(many, name, turns) for name in names))
-    assert not any(faults), [row for row in faults if row]
+        found = await asyncio.gather(*(find_faults(many, name, turns) for name in names if name not in STOPPING))
+    assert not any(faults for faults, _ in found), [faults for faults, _ in found if faults]
+    return Counter(end for _, ends in found for end in ends)
 
 
-async def _faults(many: AsyncOpenAI, name: str, turns: asyncio.Semaphore) -> list[str]:
-    """Return what the SDK's types say against the events of one scenario; cancel it when it does not end by itself."""
+async def _chat_faults(many: AsyncOpenAI, name: str, turns: asyncio.Semaphore) -> tuple[list[str], list[str]]:
+    """Return (what the SDK's types say against the chunks of one scenario in chat, how it ended)."""
+    given: Any = {"model": MODEL, "messages": [{"role": "user", "content": f"[[sim: {name}]] x"}]}
+    function = {"type": "function", "function": {one: WEATHER[one] for one in ("name", "parameters", "strict")}}
+    given |= {"tools": [function], "extra_body": {"vigil": SHORT}}
+    found, ends = list[str](), list[str]()
+    async with turns, asyncio.timeout(90):
+        with contextlib.suppress(openai.APIError):
+            stream = await many.chat.completions.create(**given, stream=True, stream_options={"include_usage": True})
+            async for chunk in stream:
+                found += [f"{name}: {fault}" for fault in faults_in(ChatCompletionChunk, chunk)]
+                ends += [choice.finish_reason for choice in chunk.choices if choice.finish_reason]
+            found += [] if ends else [f"{name}: the stream has neither a finish_reason nor an error"]
+        with contextlib.suppress(openai.APIStatusError):
+            if name not in WHOLE:
+                return found, ends or ["error"]
+            whole = await many.chat.completions.create(**given)
+            found += [f"{name}: {fault}" for fault in faults_in(ChatCompletion, whole)]
+    return found, ends or ["error"]
+
+
+async def _faults(many: AsyncOpenAI, name: str, turns: asyncio.Semaphore) -> tuple[list[str], list[str]]:
+    """Return (what the SDK's types say against the events of one scenario, how it ended)."""
     async with turns:
         stream = await many.responses.create(
             model=MODEL,
@@ -164,7 +207,7 @@ async def _faults(many: AsyncOpenAI, name: str, turns: asyncio.Semaphore) -> lis
                             found.append(f"{name}: {event.type} has no number")
                         found += [f"{name}: {fault}" for fault in faults_of(event)]
         ends = {"response.completed", "response.failed", "response.incomplete", "error"}
-        return found if last in ends else [*found, f"{name}: ended with {last}"]
+        return (found if last in ends else [*found, f"{name}: ended with {last}"]), [str(last)]
 
 
 @feature("chat", needs="chat")
@@ -197,6 +240,15 @@ def chat_structured() -> None:
     messages = [{"role": "user", "content": "x"}]
     answer = client.chat.completions.parse(model=MODEL, messages=messages, response_format=Answer)
     assert isinstance(answer.choices[0].message.parsed, Answer)
+
+
+@feature("types of what stops the account", needs="time")
+async def typed_last() -> None:
+    turns = asyncio.Semaphore(9)
+    async with AsyncOpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=120) as many:
+        asking = [find_faults(many, name, turns) for find_faults in (_faults, _chat_faults) for name in STOPPING]
+        faults = [fault for found, _ in await asyncio.gather(*asking) for fault in found]
+    assert not faults, faults
 
 
 run()
