@@ -64,11 +64,11 @@ async def log_in(request: Request) -> Response:
 
 
 async def log_out(request: Request) -> Response:
-    """End the session."""
+    """End the session. A form of another site comes without the strict cookie, and must not remove it either."""
+    check_origin(request)
     session = await session_of(request)
     response = redirect(console_url(request, "/login"))
     if session is not None:
-        check_origin(request)
         form = await read_form(request, _MAX_FORM_BYTES)
         check_csrf(session, form)
         await with_deadline(request, context_of(request).console.sessions.end(session.token))

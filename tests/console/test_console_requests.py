@@ -92,6 +92,15 @@ async def test_a_form_of_another_site_does_nothing(console, headers):
     assert "scheduled" in (await visitor.get(f"/console/jobs/{job_id}")).text
 
 
+async def test_another_site_logs_nobody_out(console):
+    """Its form comes without the strict cookie; the answer must not remove the cookie that the browser has."""
+    answer = await console.visitor().post(
+        "/console/logout", {}, Origin="https://evil.example", **{"Sec-Fetch-Site": "cross-site"}
+    )
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+
+
 async def test_the_proxy_may_end_tls_without_saying_so(console):
     visitor = console.visitor()
     visitor.origin = visitor.origin.replace("http://", "https://")
