@@ -175,6 +175,22 @@ async def test_failed_attempts_are_bounded_and_lock_nobody_out(console, monkeypa
     assert (await visitor.log_in((await console.key())[1])).status_code == 303
 
 
+async def test_logins_and_refused_ones_are_events_without_a_secret(console, telemetry_events, monkeypatch):
+    monkeypatch.setattr(login_attempts, "MAX_FAILURES", 2)
+    key, text = await console.key()
+    link, visitor = await console.link(key), console.visitor()
+    for secret in (text, link, link, "vgl_" + "x" * 38, "vgo_" + "x" * 32):
+        await visitor.log_in(secret)
+    emitted = [(name, fields) for name, fields in telemetry_events if name.startswith("console.")]
+    assert [(name, fields["what"], fields.get("app")) for name, fields in emitted] == [
+        ("console.logged_in", "key", "acme"),
+        ("console.logged_in", "link", "acme"),
+        ("console.login_refused", "link", None),
+        ("console.login_refused", "key", None),
+    ], "whoever tries on does not fill the log"
+    assert not any(secret[4:] in str(emitted) for secret in (text, link))
+
+
 @pytest.mark.parametrize(
     "target",
     ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/a\nSet-Cookie: x=y"],
