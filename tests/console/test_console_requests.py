@@ -130,6 +130,8 @@ async def test_files_are_kept_by_their_content(console):
     for address in addresses:
         answer = await visitor.get(address)
         assert answer.headers.get_list("cache-control") == ["public, max-age=31536000, immutable"]
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         old = re.sub(r"static/[0-9a-f]+/", "static/0000000000000000/", address)
         assert (await visitor.get(old)).headers["cache-control"] == "no-store"
     assert (await visitor.get("/console/static/x/..%2fconsole.css")).status_code == 404
