@@ -53,11 +53,16 @@ async def rerun(
 
 async def refuse_rerun(context: AppContext, job: Job) -> None:
     """Raise Refused if the job may not be run again: also if any rerun of the same content was blocked."""
-    series = ListFilters(rerun_root=job.rerun_root or job.id, statuses=(Status.BLOCKED,))
-    blocked, _ = await context.job_access.page(job.app, series, 1, None)
-    refused = refusal_of_rerun(job, series_blocked=bool(blocked))
+    refused = await refusal_of(context, job)
     if refused is not None:
         raise refused
+
+
+async def refusal_of(context: AppContext, job: Job) -> Refused | None:
+    """Return why the job may not be run again, None if it may be."""
+    series = ListFilters(rerun_root=job.rerun_root or job.id, statuses=(Status.BLOCKED,))
+    blocked, _ = await context.job_access.page(job.app, series, 1, None)
+    return refusal_of_rerun(job, series_blocked=bool(blocked))
 
 
 async def _body_of(context: AppContext, old: StoredJob) -> Submit:
