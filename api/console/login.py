@@ -45,7 +45,7 @@ async def log_in(request: Request) -> Response:
     try:
         async with attempts.turns.turn():
             form = await read_form(request, _MAX_FORM_BYTES)
-            secret = form.text("secret")
+            secret = form.text("secret").rpartition("#link=")[2]  # without the script a person pastes the whole address
             key = await with_deadline(request, _key_of(request, secret))
     except TimeoutError:
         raise Problem(503, "too_busy", "Too many log in at once; try again.", headers={"Retry-After": "1"}) from None

@@ -73,6 +73,13 @@ async def test_a_link_logs_in_once(console):
     assert "was used before" in second.text
 
 
+async def test_the_whole_address_of_a_link_may_be_pasted(console):
+    """The script takes the link out of the address; a browser without it does not."""
+    link = await console.link((await console.key())[0])
+    answer = await console.visitor().log_in(f" {console.base_url}/console/login#link={link} ")
+    assert answer.status_code == 303
+
+
 async def test_a_link_used_twice_at_once_lets_one_in(console):
     key, _ = await console.key()
     link = await console.link(key)
