@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import get_args
 
 import pytest
 from hypothesis import given, strategies as st
+from jinja2 import Environment, PackageLoader
 
 from api.console import formats
 from api.console.charts import histogram, rate_chart
-from worker.safety.account import Counts
+from worker.safety.account import Counts, State
 from worker.store.provider.request_counts import EndCounts, RequestBucket
 
 START = datetime(2026, 11, 30, 0, 0, tzinfo=UTC)
@@ -59,6 +62,16 @@ def test_everything_is_within_the_frame(rows, counts):
     ]
     assert all(0 <= x <= 100 and 0 <= y <= 100 for x, y in places)
     assert all(0 <= bar.height <= 100 and bar.x + bar.width <= 100 for bar in histogram(counts).bars)
+
+
+def test_each_state_of_the_account_has_a_shape_and_a_colour_of_its_own():
+    templates = Environment(loader=PackageLoader("api.console"), autoescape=True)
+    templates.filters |= formats.FILTERS
+    shape = templates.get_template("macros.html").make_module().glyph
+    style = files("api.console").joinpath("static/console.css").read_text()
+    assert len({str(shape(name)) for name in (*get_args(State), "paused", "queued")}) == len(get_args(State)) + 2
+    for state in get_args(State):
+        assert f".status.s-{state}" in style
 
 
 @pytest.mark.parametrize(
