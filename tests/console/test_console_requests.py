@@ -116,6 +116,14 @@ async def test_a_browser_is_led_to_the_console_and_others_are_not(console):
     assert (await visitor.client.post("/", headers={"Accept": "text/html"})).status_code == 404
 
 
+async def test_the_first_page_is_one_that_the_key_may_see(console):
+    for scopes, path in ((("read",), "/now"), (("ops",), "/end-users"), (("audit", "content"), "/audit")):
+        visitor = await console.logged_in("acme", scopes)
+        assert (await visitor.get("/console")).headers["location"] == f"/console{path}"
+        assert (await visitor.get(f"/console{path}")).status_code == 200
+    assert (await console.visitor().get("/console")).headers["location"] == "/console/now"
+
+
 async def test_the_setting_turns_it_off(settings, redis, clock):
     async with serving(settings.model_copy(update={"console": False}), redis, clock) as off:
         for path in ("/", "/console", "/console/login"):
