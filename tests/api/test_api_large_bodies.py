@@ -163,6 +163,19 @@ async def test_a_chunked_body_that_waits_for_room_is_read_in_the_end(settings, r
         assert [answer.status_code for answer in await asyncio.gather(*sent)] == [202] * 4
 
 
+async def test_slow_bodies_of_one_app_keep_none_of_another_waiting(api, redis):
+    key, other = await api.key("slow"), await api.client("other")
+    lines = ["POST /v1/jobs HTTP/1.1", "host: x", f"authorization: Bearer {key}", "content-type: application/json"]
+    head = "\r\n".join([*lines, f"content-length: {30 * 2**20}", "", '{"model": "'])
+    slow = [await RawClient(api).send(head.encode()) for _ in range(10)]
+    try:
+        async with asyncio.timeout(15):  # a slow body is refused after 30 s
+            assert (await other.post("/v1/jobs", json={"model": SOL, "input": ITEMS})).status_code == 202
+    finally:
+        for client in slow:
+            client.socket.close()
+
+
 async def test_pictures_are_sealed_verified_and_found_damaged(settings, valkey_url, redis, clock):
     sealed = connect(valkey_url, keyring=MasterKeyring([b"k" * 32]))
     try:
