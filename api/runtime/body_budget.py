@@ -96,7 +96,7 @@ class BodyBudget:
             needed, turn = turns[0]
             if not turn.done():
                 return needed
-            self._next(app)
+            _ = self._next(app)
         return None
 
     def _next(self, app: str) -> asyncio.Future[None]:

@@ -39,7 +39,7 @@ async def load(redis: ArqRedis, job_id: str, *, whole: bool = True) -> dict[str,
     async with store_errors("read the input", key):
         raw = await redis.get(key) if whole else await _without_pieces(redis, key)
     given = await _opened(redis, job_id, raw)
-    if not media.has_media(raw) or not isinstance(given, dict):
+    if given is None or not media.has_media(raw):
         return given
     if not whole:
         found: dict[str, Any] = media.without_media(job_id, given)
@@ -75,7 +75,7 @@ async def pieces_of(redis: ArqRedis, job_id: str, found: MarkedInput) -> AsyncIt
         yield media.open_piece(found.cipher, number, sealed)
 
 
-async def _opened(redis: ArqRedis, job_id: str, raw: bytes) -> Any:
+async def _opened(redis: ArqRedis, job_id: str, raw: bytes) -> dict[str, Any] | None:
     """Return an input as its head has it, or None if there is none."""
     head = media.head_of(raw) if media.has_media(raw) else raw
     return (await unseal_by_job(redis, INPUT, {job_id: head})).get(job_id)
