@@ -11,6 +11,7 @@ from api.openai_compat.schema import (
     InputTokensCountView,
     ItemListView,
     OpenAIErrorBodyView,
+    OpenAIInputRequest,
     OpenAIResponseRequest,
     OpenAIResponseView,
 )
@@ -123,7 +124,7 @@ INPUT_TOKENS: Final = openai_operation(
     "The provider's count, with what the request continues.",
     InputTokensCountView,
     failures=_RELAYED,
-    body=json_body(OpenAIResponseRequest, {"model": "gpt-5.6-sol", "input": "Explain tail latency."}),
+    body=json_body(OpenAIInputRequest, {"model": "gpt-5.6-sol", "input": "Explain tail latency."}),
 )
 COMPACT: Final = openai_operation(
     "compact_response",
@@ -131,5 +132,5 @@ COMPACT: Final = openai_operation(
     "Items to send in place of the input, with what it continues.",
     CompactedView,
     failures=_RELAYED,
-    body=json_body(OpenAIResponseRequest, {"model": "gpt-5.6-sol", "input": "Explain tail latency."}),
+    body=json_body(OpenAIInputRequest, {"model": "gpt-5.6-sol", "input": "Explain tail latency."}),
 )

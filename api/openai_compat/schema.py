@@ -60,6 +60,17 @@ class OpenAIResponseRequest(BaseModel):
     vigil: VigilRequest | None = None
 
 
+class OpenAIInputRequest(BaseModel):
+    """What a response would be asked, to be counted or compacted. Other fields are as in `OpenAIResponseRequest`."""
+
+    model_config = ConfigDict(extra="allow")
+    model: ModelName | None = None
+    input: Input | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    conversation: str | ConversationName | None = None
+
+
 class OpenAIFailureView(TypedDict):
     """Why the response failed."""
 

@@ -81,8 +81,19 @@ class MeasuredApi:
         with httpx2.Client(base_url=f"http://{self.url}", headers={"Authorization": f"Bearer {self.key}"}) as client:
             job = client.post("/v1/jobs", json={"model": "gpt-5.6-sol", "input": "Explain tail latency."}).json()
             endpoint = client.post("/v1/webhook-endpoints", json={"url": "https://app.example/hooks"}).json()
+            items = [{"role": "user", "content": "Explain tail latency."}]
+            conversation = client.post("/v1/conversations", json={"items": items}).json()
+            item = client.get(f"/v1/conversations/{conversation['id']}/items").json()["data"][0]
         others = {"message_id": "msg_1", "end_user": "user-17", "model_id": "gpt-5.6-sol"}
-        others |= {"version": "0", "name": "console.css", "path": "nothing"}
+        others |= {
+            "person": "0" * 64,
+            "app": "acme",
+            "kind": "prompt",
+            "version": "0",
+            "name": "console.css",
+            "path": "nothing",
+        }
+        others |= {"conversation_id": conversation["id"], "item_id": item["id"]}
         return {"job_id": job["id"], "endpoint_id": endpoint["id"], **others}
 
     def send(self, request: WorstRequest, until: bytes = b"text/event-stream") -> Cost:

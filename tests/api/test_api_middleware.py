@@ -26,6 +26,8 @@ ROUTES = [
     ("GET", "/v1/jobs/{id}/events", "read"),
     ("POST", "/v1/jobs/{id}/cancel", "submit"),
     ("POST", "/v1/jobs/{id}/retry", "submit"),
+    ("POST", "/v1/jobs/{id}/rerun", "submit"),
+    ("POST", "/v1/jobs/actions", "submit"),
     ("GET", "/v1/jobs/{id}/audit", "audit"),
     ("GET", "/v1/audit", "audit"),
     ("GET", "/v1/models", "read"),
@@ -227,6 +229,7 @@ async def test_an_internal_error_is_a_500_without_details(
 _ELSEWHERE = (
     "/v1/responses",
     "/v1/chat",
+    "/v1/conversations",
     "/v1/webhook-endpoints",
     "/hooks",
 )  # test_api_{openai_errors,webhooks,hooks}.py

@@ -27,7 +27,7 @@ def test_the_link_of_vigil_up_logs_in_once(up: Up) -> None:
 def test_another_link_for_the_same_key(up: Up) -> None:
     printed = up("console")
     assert printed.returncode == 0
-    assert re.search(r"as local, submit, read, audit, ops; works once, within 10 minutes", printed.stdout)
+    assert re.search(r"as local, submit, read, audit, ops, content; works once, within 10 minutes", printed.stdout)
     assert log_in(up.url, printed.stdout.split()[0]).status_code == 303
 
 

@@ -224,7 +224,7 @@ async def test_the_wanted_slots_are_what_is_ready_and_what_runs(
         assert nobody == {
             "wanted": 3, "ready": 3, "running": 0, "held": 0, "workers": 0, "slots": 0, "held_back": None,
         }  # fmt: skip
-        await stage.worker(max_jobs=2)
+        await stage.worker(max_jobs=2, app_slot_share=1.0)
 
         async def two_run() -> bool:
             now = (await client.get("/v1/ops/scale")).json()

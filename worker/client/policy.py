@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 Action = Literal["wait", "offer", "switch", "race", "draft"]
 Priority = Literal["low", "default", "high"]
@@ -24,7 +24,12 @@ def _to_decimal(value: object, info: ValidationInfo) -> object:
     return Decimal(str(value)) if isinstance(value, int | float | str) else value
 
 
-Money = Annotated[Decimal, BeforeValidator(_to_decimal), Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Money = Annotated[
+    Decimal,
+    BeforeValidator(_to_decimal),
+    Field(ge=0, le=1_000_000, allow_inf_nan=False),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1_000_000}, mode="validation"),
+]
 
 
 class _StrictModel(BaseModel):

@@ -34,7 +34,7 @@ CREATE: Final = openai_operation(
     "Create a conversation",
     "The conversation.",
     ConversationView,
-    body=json_body(ConversationRequest, {"metadata": {"ticket": "A-17"}, "items": [_EXAMPLE]}),
+    body=json_body(ConversationRequest, {"metadata": {"ticket": "A-17"}, "items": [_EXAMPLE]}, required=False),
 )
 RETRIEVE: Final = openai_operation(
     "get_conversation",

@@ -37,6 +37,7 @@ _READS: Final[tuple[Arguments, ...]] = (
     ("HEXISTS", _K, "f"),
     ("HGET", _K, "f"),
     ("HGETALL", _K),
+    ("HKEYS", _K),
     ("HLEN", _K),
     ("HMGET", _K, "f"),
     ("HSCAN", _K, "0"),
