@@ -107,7 +107,7 @@ async def test_clients_that_leave_leave_their_requests_under_way(sdk):
     body = {"model": SOL, "input": "[[sim: block_before_stream hold=50000]] x"}
     for number in range(1, 5):
         leaving = asyncio.create_task(sdk.http.post("/v1/responses/compact", json=body))
-        await until("the provider to be asked", lambda n=number: asked(sdk, n))
+        await until("the provider to be asked", lambda n=number: compactions_are(sdk, n))
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
     again = await sdk.http.post("/v1/responses/compact", json=body)
@@ -121,7 +121,7 @@ async def test_clients_that_leave_leave_their_requests_under_way(sdk):
     await until("they have ended", free)
 
 
-async def asked(sdk, number):
+async def compactions_are(sdk, number):
     return sdk.stage.sim.calls()["compactions"] == number
 
 
