@@ -9,6 +9,7 @@ from typing import Any, Final
 from api.jobs.submission import Digests, submit
 from api.runtime.context import AppContext
 from api.schema.requests import Submit, Webhook
+from api.web.rate_limit_headers import quota_of
 from worker.jobs.errors import Refused, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Status
@@ -50,6 +51,8 @@ async def rerun(
     if content is None:
         raise Refused("content_expired", _EXPIRED, 410)
     body, digests = _body_of(old, content), Digests(old.job.input_digest or "", digest)
+    if content.sizes:
+        await context.job_access.refuse_copy(key.app, content.size, meter, quota_of(context.settings, key))
     async with _copied(context, old.job, content) as parts:
         stored, replayed = await submit(
             context, key, body, digests, trace, idempotency_key, meter, base, rerun_of=old.job, **parts

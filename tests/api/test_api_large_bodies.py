@@ -21,6 +21,8 @@ from worst_requests import WorstRequest
 from worker.audit.report import Report
 from worker.jobs.errors import ContentNotSealed
 from worker.store import keys
+from worker.store.admission.app_quota import AppQuota
+from worker.store.admission.rate_limit import RateLimit
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, input_digest
 from worker.store.connection.pool import connect
 from worker.store.envelope import MasterKeyring
@@ -190,6 +192,27 @@ async def test_a_job_with_pictures_runs_again_piece_by_piece(settings, valkey_ur
             assert not [name async for name in redis.scan_iter("vigil:upload:*")]
     finally:
         await sealed.aclose()
+
+
+@pytest.mark.parametrize("limit", ["rate", "bytes"])
+async def test_what_would_be_refused_is_not_copied(settings, redis, clock, limit):
+    async with running(settings, redis, clock) as api:
+        client = await api.client()
+        old = (await client.post("/v1/jobs", json={"model": SOL, "input": ITEMS})).json()["id"]
+        await client.post(f"/v1/jobs/{old}/cancel")
+        if limit == "rate":
+            await api.apps.set_rate("acme", RateLimit(1), by="key_ops")
+            client = await api.client()
+            assert (await client.post("/v1/jobs", json={"model": SOL, "input": "x"})).status_code == 202
+        else:
+            await api.apps.set_quota("acme", AppQuota(None, 3_000_000), by="key_ops")
+            client = await api.client()
+        await redis.config_resetstat()
+        refused = await client.post(f"/v1/jobs/{old}/rerun")
+        assert refused.status_code == 429, refused.text
+        assert "cmdstat_append" not in await redis.info("commandstats")
+        many = await client.post("/v1/jobs/actions", json={"action": "rerun", "ids": [old]})
+        assert many.status_code in {200, 429}
 
 
 async def test_runs_again_of_long_inputs_block_nobody_and_take_little_memory(settings, redis, clock):
