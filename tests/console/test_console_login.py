@@ -15,7 +15,7 @@ from api.runtime import login_attempts
 from api.runtime.console_sessions import ConsoleSessions
 from api.runtime.key_cache import KeyCache
 from worker.clock import Clock
-from worker.store import keys
+from worker.store import console_access, keys
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
 from worker.store.console_access import ConsoleAccess
@@ -269,3 +269,16 @@ async def test_a_session_ends_after_twelve_hours_and_a_link_after_ten_minutes(re
     clock.ahead = timedelta(hours=12, seconds=1)
     assert await sessions.find(token) is None
     assert await access.session(token) is None
+
+
+async def test_a_key_has_at_most_so_many_sessions_and_the_oldest_end(console, redis, clock, monkeypatch):
+    monkeypatch.setattr(console_access, "MAX_SESSIONS", 3)
+    record, key = (await console.key())[:2]
+    access = ConsoleAccess(redis, clock)
+    tokens = [await access.begin_session(record.id) for _ in range(5)]
+    other = await access.begin_session((await console.key("other"))[0].id)
+    assert [await access.session(token) is not None for token in (*tokens, other)] == [False, False, *[True] * 4]
+    await redis.set(keys.console_sessions(record.id), "of another type")
+    visitor = console.visitor()
+    assert (await visitor.log_in(key)).status_code == 303
+    assert await redis.zcard(keys.console_sessions(record.id)) == 1

@@ -24,6 +24,7 @@ from worker.store.envelope import INPUT, JobCipher
 
 KIND: Final = b"5"
 _LENGTH: Final = struct.Struct("!I")
+LENGTH_BYTES: Final = _LENGTH.size
 _MEMBER: Final = "media"
 
 
@@ -98,6 +99,30 @@ def without_media(job_id: str, given: dict[str, Any]) -> Any:
         raise ContentDamaged(job_id, INPUT) from None
 
 
+def marked(job_id: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, list[int]]:
+    """Return (the input, opened from its head, with placeholders for its strings; their mark; the pieces of each).
+
+    Raises ContentDamaged.
+    """
+    try:
+        mark, sizes = given[_MEMBER]
+        return _without_member(given), str(mark), [int(size) for size in sizes]
+    except (KeyError, TypeError, ValueError):
+        raise ContentDamaged(job_id, INPUT) from None
+
+
+def piece_length(job_id: str, raw: bytes) -> int:
+    """Return the length of a sealed piece, as it stands before it. Raises ContentDamaged."""
+    if len(raw) != LENGTH_BYTES:
+        raise ContentDamaged(job_id, INPUT)
+    return int(_LENGTH.unpack(raw)[0])
+
+
+def open_piece(cipher: JobCipher, number: int, sealed: bytes) -> bytes:
+    """Return a piece; `number`: how many come before it. Raises ContentDamaged."""
+    return cipher.unseal_bytes(_field(number), sealed)
+
+
 def _without_member(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != _MEMBER}
 
@@ -122,7 +147,7 @@ async def open_media(cipher: JobCipher, job_id: str, raw: bytes, given: Any) -> 
             for _ in range(size):
                 start = at + _LENGTH.size
                 at = start + int(_LENGTH.unpack_from(raw, at)[0])
-                pieces.append(cipher.unseal_bytes(_field(number), raw[start:at]).decode("ascii"))
+                pieces.append(open_piece(cipher, number, raw[start:at]).decode("ascii"))
                 number += 1
                 await asyncio.sleep(0)
             strings.append("".join(pieces))
