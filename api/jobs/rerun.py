@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from api.jobs.submission import Digests, submit
+from api.jobs.media_upload import uploaded_again
+from api.jobs.submission import Digests, Rerun, submit
 from api.runtime.context import AppContext
 from api.schema.requests import Submit, Webhook
 from api.web.rate_limit_headers import quota_of
-from worker.jobs.errors import Refused, StoreUnavailable
+from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import LOCKED
@@ -18,7 +17,7 @@ from worker.safety.rerun import refusal_of_rerun
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection.kept_secrets import DIGEST, input_digest
-from worker.store.jobs.inputs import MarkedInput
+from worker.store.jobs.inputs import KeptMedia
 from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.stored_job import StoredJob
 
@@ -47,16 +46,14 @@ async def rerun(
         if found is not None:
             return found, True
     await refuse_rerun(context, old.job)
-    content = await context.jobs.load_marked_input(old.job.id)
-    if content is None:
-        raise Refused("content_expired", _EXPIRED, 410)
+    content, media = await _content_of(context, old)
     body, digests = _body_of(old, content), Digests(old.job.input_digest or "", digest)
-    if content.sizes:
-        await context.job_access.refuse_copy(key.app, content.size, meter, quota_of(context.settings, key))
-    async with _copied(context, old.job, content) as parts:
-        stored, replayed = await submit(
-            context, key, body, digests, trace, idempotency_key, meter, base, rerun_of=old.job, **parts
-        )
+    if media is not None:
+        await context.job_access.refuse_copy(key.app, media.size, meter, quota_of(context.settings, key))
+    of = Rerun(old.job, old.private.get("state"), content.get("ids"))
+    async with uploaded_again(context, key.app, media) as upload:
+        made = submit(context, key, body, digests, trace, idempotency_key, meter, base, rerun_of=of, **upload)
+        stored, replayed = await made
     if not replayed:
         await context.trail.note(_NOTE, app=key.app, job_id=old.job.id, by=key.id, why="", rerun=stored.job.id)
     return stored, replayed
@@ -76,32 +73,24 @@ async def refusal_of(context: AppContext, job: Job) -> Refused | None:
     return refusal_of_rerun(job, series_blocked=bool(blocked))
 
 
-@asynccontextmanager
-async def _copied(context: AppContext, old: Job, content: MarkedInput) -> AsyncIterator[dict[str, Any]]:
-    """Copy the job's long images and files piece by piece; give the arguments that make them part of the new job."""
-    if not content.sizes:
-        yield {}
-        return
-    upload = await context.jobs.begin_upload(old.app, content.mark, content.size)
-    try:
-        async for piece in context.jobs.input_pieces(old.id, content):
-            await upload.add(piece)
-        yield {"upload": upload, "media_sizes": content.sizes}
-    finally:
-        with suppress(StoreUnavailable):
-            await upload.discard()
-
-
-def _body_of(old: StoredJob, content: MarkedInput) -> Submit:
-    """Return the request that submits the job's content again. Raises Refused if that can't be read."""
+async def _content_of(context: AppContext, old: StoredJob) -> tuple[dict[str, Any], KeptMedia | None]:
+    """Return (the job's input, its long images and files). Raises Refused when it is gone."""
+    content, media = await context.jobs.load_parts(old.job.id)
+    if content is None:
+        raise Refused("content_expired", _EXPIRED, 410)
     if LOCKED in old.private:
         raise Refused("content_damaged", _UNREADABLE, 410)
+    return content, media
+
+
+def _body_of(old: StoredJob, content: dict[str, Any]) -> Submit:
+    """Return the request that submits the job's content again."""
     hook = old.private.get("webhook")
     return Submit.model_construct(  # it was checked when it was submitted; `submit` checks what may have changed since
         model=old.job.requested_model,
-        input=content.given["input"],
-        instructions=content.given.get("instructions"),
-        params=content.given.get("params") or {},
+        input=content["input"],
+        instructions=content.get("instructions"),
+        params=content.get("params") or {},
         end_user=old.private.get("end_user"),
         policy=old.job.policy,
         webhook=Webhook.model_construct(url=hook["url"], payload=hook["payload"], events=tuple(hook["events"]))

@@ -5,8 +5,7 @@ Must not know how a request was read nor how a response looks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -31,10 +30,9 @@ from worker.jobs.errors import (
     QueueFull,
     RateExceeded,
     Refused,
-    StoreUnavailable,
 )
 from worker.jobs.events import Queued
-from worker.jobs.input_items import MAX_BYTES, KeptItem
+from worker.jobs.input_items import KeptItem
 from worker.jobs.record import Job
 from worker.jobs.request_references import ITEMS
 from worker.store.admission.rate_limit import RateMeter
@@ -59,6 +57,24 @@ class Digests(NamedTuple):
     """Of everything that an Idempotency-Key stands for; "" without one."""
 
 
+class Rerun(NamedTuple):
+    """What a job takes over from the one that it runs again, beside what a request may have."""
+
+    job: Job
+    state: dict[str, Any] | None
+    """What that one continued, which stands in its input."""
+    ids: list[str | None] | None
+    """The known ids of its input's items."""
+
+    def added_to(self, new: NewJob) -> NewJob:
+        """Return the new job with it. It is no turn of a conversation, which may have gone on meanwhile."""
+        series = {"rerun_of": self.job.id, "rerun_root": self.job.rerun_root or self.job.id}
+        new = replace(new, fact=new.fact.evolve(optional=series))
+        if self.state is not None:
+            new = replace(new, private={**new.private, "state": {**self.state, "conversation": None}})
+        return new if self.ids is None else replace(new, input={**new.input, "ids": self.ids})
+
+
 async def digests_of(
     context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool, media: MediaStrings | None = None
 ) -> Digests:
@@ -75,48 +91,6 @@ def _digests(secret: bytes, body: Submit, options: dict[str, Any], *, repeatable
         kept_secrets.input_digest(secret, {"model": body.model, **_input_of(body)}, **options),
         fingerprint(secret, body, **options) if repeatable else "",
     )
-
-
-async def with_own_media(
-    context: AppContext, app: str, body: Submit, media: MediaStrings | None
-) -> tuple[Submit, MediaStrings | None]:
-    """Return (the request, the images and files that are to be uploaded).
-
-    A request that continues another one keeps them among its items, since later ones continue these. Raises a Problem
-    (413) if they are longer than what can be continued.
-    """
-    if media is None or not names_state(body):
-        return body, media
-    size, most = media.size, max(MAX_BYTES, context.settings.body_limit)
-    if size > most:
-        detail = (
-            f"The images and files of a request that continues another one have {size} bytes; at most {most} can be "
-            "continued. Begin anew, and send in `input` what is still needed."
-        )
-        raise Problem(413, "input_too_large", detail, [fault("/input", detail, "input_too_large")])
-    whole = await context.large_work.run(app, size, media.restored, body.input)
-    return body.model_copy(update={"input": whole}), None
-
-
-@asynccontextmanager
-async def uploaded(context: AppContext, app: str, media: MediaStrings | None) -> AsyncIterator[dict[str, Any]]:
-    """Store images and files before their job; give the arguments with which `submit` makes them part of it.
-
-    Gives {} if there are none. What is not part of a job at the end of the block is deleted. Raises StoreUnavailable.
-    """
-    if media is None:
-        yield {}
-        return
-    sizes = [len(pieces) for pieces in media.strings]
-    upload = await with_timeout(STORE_TIMEOUT_S, context.jobs.begin_upload(app, media.mark, media.size))
-    try:
-        for pieces in media.strings:
-            while pieces:
-                await with_timeout(STORE_TIMEOUT_S, upload.add(pieces.pop(0)))
-        yield {"upload": upload, "media_sizes": sizes}
-    finally:
-        with suppress(StoreUnavailable):
-            await with_timeout(STORE_TIMEOUT_S, upload.discard())
 
 
 PROMPT_OBJECTS_ENDED: Final = (
@@ -138,14 +112,14 @@ async def submit(
     caller: Caller | None = None,
     upload: Upload | None = None,
     media_sizes: Sequence[int] = (),
-    rerun_of: Job | None = None,
+    rerun_of: Rerun | None = None,
     names: RequestNames | None = None,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
     `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
     the request again. `upload`: the strings for which placeholders stand in the request; `media_sizes`: the pieces of
-    each. `rerun_of`: the job that it runs again. `names`: those of the request, if it has several jobs.
+    each. `rerun_of`: of the job that it runs again. `names`: those of the request, if it has several jobs.
     """
     if idempotency_key is not None and names_state(body):  # what it continues may have changed since the first request
         repeated = await context.jobs.find_repeated(key.app, idempotency_key, digests.request)
@@ -160,8 +134,7 @@ async def submit(
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
         if rerun_of is not None:
-            series = {"rerun_of": rerun_of.id, "rerun_root": rerun_of.rerun_root or rerun_of.id}
-            new = replace(new, fact=new.fact.evolve(optional=series))
+            new = rerun_of.added_to(new)
         new = replace(new, caller=caller, upload=upload, media_sizes=list(media_sizes))
         own: list[KeptItem] = []
         if earlier.continues:

@@ -127,8 +127,9 @@ class EventSequence:
         """Emit an error in place of the remaining events."""
         self._emit("error", {"code": problem.code, "message": problem.detail, "param": None})
 
-    def stop(self) -> None:
-        """Emit nothing: a client that misses the terminal event resumes after the last number."""
+    def stop(self) -> bool:
+        """Emit nothing: a further number would differ from those of a replay. A client resumes after the last one."""
+        return False
 
     def _complete(self, job: ResponseSource, *, live: bool) -> Iterator[None]:
         if not live:

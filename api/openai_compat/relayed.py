@@ -24,13 +24,15 @@ from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.requests import Submit
 from api.web.auth import authorize
-from api.web.body import body_size, read_json
+from api.web.body import body_size
+from api.web.large_body import read_json_with_media, release_body
 from api.web.params import refuse_dry_run
-from api.web.problems import Problem
+from api.web.problems import Problem, fault
 from api.web.responses import json_response
 from api.web.waiting import wait_for
 from worker.clock import to_ms
 from worker.jobs import ids
+from worker.jobs.input_items import MAX_BYTES
 from worker.jobs.record import JobError
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
@@ -77,7 +79,7 @@ async def _relay(request: Request, path: str, seconds: float) -> dict[str, Any]:
     refuse_dry_run(request)
     if context.settings.upstream == "chat":
         raise Problem(404, "not_supported_by_provider", _CHAT)
-    sent = await read_json(request, context.settings.body_limit)
+    sent = await _read(request, context, key.app)
     body, size = await with_deadline(request, _provider_body(request, context, key, sent))
     digesting = context.large_work.run
     secret = await with_deadline(request, context.secrets.get(DIGEST))
@@ -111,6 +113,20 @@ async def _send(context: AppContext, relayed: dict[str, Any], seconds: float) ->
         _under_way[relayed["app"]] -= 1
         if not _under_way[relayed["app"]]:
             del _under_way[relayed["app"]]
+
+
+async def _read(request: Request, context: AppContext, app: str) -> Any:
+    """Return the body; its images and files may be as long as what a request may continue."""
+    sent, media = await read_json_with_media(request)
+    if media is None:
+        return sent
+    most = max(MAX_BYTES, context.settings.body_limit)
+    if media.size > most:
+        detail = f"The images and files have {media.size} bytes; at most {most} can be counted or compacted."
+        raise Problem(413, "input_too_large", detail, [fault("/input", detail, "input_too_large")])
+    whole = await context.large_work.run(app, media.size, media.restored, sent)
+    release_body(request.scope)
+    return whole
 
 
 async def _provider_body(request: Request, context: AppContext, key: ApiKey, sent: Any) -> tuple[dict[str, Any], int]:

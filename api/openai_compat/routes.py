@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.long_poll import wait_until
-from api.jobs.submission import digests_of, submit, uploaded, with_own_media
+from api.jobs.media_upload import uploaded, with_own_media
+from api.jobs.submission import digests_of, submit
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute
@@ -23,7 +24,7 @@ from api.openai_compat.item_pages import lenient_params, page_view
 from api.openai_compat.request import parse_request
 from api.openai_compat.sdk_retry import announced_timeout, expect_retries, submit_once
 from api.openai_compat.stream import ResponseStream
-from api.openai_compat.waiting import wait_for_end
+from api.openai_compat.waiting import shutting_down, wait_for_end
 from api.runtime.context import context_of
 from api.runtime.request_limits import Kind, LimitReached, slot_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
@@ -38,7 +39,7 @@ from api.web.problems import Problem, bad_parameter, not_found
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.receipt import note_answer, note_answers
 from api.web.responses import job_headers, json_response
-from api.web.streaming import ChunkedResponse
+from api.web.streaming import ChunkedResponse, CutShort
 from api.web.tracing_middleware import trace_of
 from api.web.validation import validate
 from api.web.waiting import until_disconnected, wait_for
@@ -197,10 +198,12 @@ async def _wait_for_response(request: Request, stored: StoredJob, headers: dict[
     timeout = announced_timeout(request)
     head_after = _HEAD_AFTER_S if timeout is None else min(_HEAD_AFTER_S, timeout / 2)
     stored = await until_disconnected(request, wait_for_end(context, stored, head_after))
-    if stored.job.settled or context.broadcaster.closing:
+    if stored.job.settled:
         return json_response(
             await with_timeout(STORE_TIMEOUT_S, _view(request, stored)), headers=headers | job_headers(stored.job)
         )
+    if context.broadcaster.closing:  # not the response as it is: a client would take its empty output for the answer
+        raise shutting_down(headers | job_headers(stored.job))
     return ChunkedResponse(_body_with_keep_alive(request, stored), "application/json", headers)
 
 
@@ -209,7 +212,9 @@ async def _body_with_keep_alive(request: Request, stored: StoredJob) -> AsyncGen
     while True:
         yield b" "
         stored = await wait_for_end(context, stored, _KEEP_ALIVE_S)
-        if stored.job.settled or context.broadcaster.closing:
+        if context.broadcaster.closing and not stored.job.settled:
+            raise CutShort
+        if stored.job.settled:
             with contextlib.suppress(StoreUnavailable):
                 yield dumps(await with_timeout(STORE_TIMEOUT_S, _view(request, stored)))
                 return

@@ -19,6 +19,7 @@ from api.runtime.broadcaster import Notification
 from api.runtime.context import AppContext
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.web.problems import Problem, problem_of
+from api.web.streaming import CutShort
 from worker.jobs.errors import UNAUTHENTIC, ContentDamaged, RecordUnreadable, StoreUnavailable
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose
@@ -62,8 +63,8 @@ class Sequence(Protocol):
     def fail(self, problem: Problem) -> None:
         """Emit an error in place of the remaining events."""
 
-    def stop(self) -> None:
-        """Emit that the stream ends before its job, if a client could take it for the end of the answer."""
+    def stop(self) -> bool:
+        """Emit that the stream ends before its job; return False if these events have no form for it."""
 
 
 class UnshownText:
@@ -127,8 +128,10 @@ class ResponseStream:
         """Is called once the whole answer of the job is to be sent."""
 
     async def run(self) -> AsyncGenerator[bytes, None]:
-        """Yield frames until the terminal event, the end of the process, the revocation of the key or the deletion of
-        the response. An outage of Redis is waited out.
+        """Yield frames until the terminal event. An outage of Redis is waited out.
+
+        The end of the process, the revocation of the key and the deletion of the response end it before: with an event
+        that says so, or with CutShort.
         """
         loop = asyncio.get_running_loop()
         beat = loop.time() + _HEARTBEAT_S
@@ -138,15 +141,16 @@ class ResponseStream:
                 retry, stopped = False, note is not None and note.closing
                 try:
                     ended = await self._advance(note) if note is not None else False
-                    stopped = not ended and (stopped or not await self._may_watch())
+                    stopped = is_erased(self._stored) or (not ended and (stopped or not await self._may_watch()))
                 except StoreUnavailable:
                     ended, retry = False, True
-                if stopped:
-                    self._events.stop()
+                cut = stopped and not self._events.stop()
                 frames = self._events.take() or (b": still here\n\n" if loop.time() >= beat else b"")
                 if frames:
                     beat = loop.time() + _HEARTBEAT_S
                     yield frames
+                if cut:
+                    raise CutShort
                 if ended or stopped:
                     return
                 note = await watcher.next(_STORE_RETRY_S if retry else min(_KEY_CHECK_S, beat - loop.time()))

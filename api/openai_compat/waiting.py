@@ -7,11 +7,18 @@ from typing import Final
 
 from api.jobs.long_poll import wait_until
 from api.runtime.context import AppContext
+from api.web.problems import Problem
 from worker.jobs.errors import StoreUnavailable
 from worker.jobs.states import TERMINAL
 from worker.store.jobs.stored_job import StoredJob
 
 _STORE_RETRY_S: Final = 0.5
+
+
+def shutting_down(headers: dict[str, str]) -> Problem:
+    """Return the error for who waits in a process that stops; the retry of an SDK joins the job at another one."""
+    detail = "This process is shutting down; the job goes on. Read it at GET /v1/jobs/{id}, by the id in X-Vigil-Job."
+    return Problem(503, "shutting_down", detail, headers=headers)
 
 
 async def wait_for_end(context: AppContext, stored: StoredJob, seconds: float) -> StoredJob:

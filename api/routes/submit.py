@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from api.jobs.dry_run import dry_run
 from api.jobs.long_poll import wait_until
+from api.jobs.media_upload import uploaded, with_own_media
 from api.jobs.provider_state import hosts_of_jobs
-from api.jobs.submission import digests_of, submit, uploaded, with_own_media
+from api.jobs.submission import digests_of, submit
 from api.runtime.context import AppContext, context_of
 from api.runtime.name_check import RequestNames
 from api.runtime.request_limits import LimitReached

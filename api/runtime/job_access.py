@@ -78,6 +78,7 @@ class JobAccess:
         """
         conversation_id = (stored.private.get("state") or {}).get("conversation")
         if conversation_id is not None and stored.job.settled:  # first: a request that is repeated finds no job
+            await erasure.refuse_if_held(self._redis, stored.job)
             await self._conversations.remove_job(stored.job.app, conversation_id, stored.job.id)
         await erasure.erase(self._redis, self._jobs, stored, "deleted", by)
 

@@ -64,6 +64,13 @@ def has_left(scope: Scope) -> bool:
     return connection is not None and connection.transport.is_closing()
 
 
+def close_connection(scope: Scope) -> None:
+    """Close the connection of the request behind what was sent."""
+    connection: ServerConnection | None = scope.get("state", {}).get(_CONNECTION)
+    if connection is not None:
+        connection.transport.close()
+
+
 def body_has_begun(scope: Scope) -> bool:
     """Return whether some of the request's body has been received, or it has none."""
     connection: ServerConnection | None = scope.get("state", {}).get(_CONNECTION)

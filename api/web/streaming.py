@@ -9,11 +9,19 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.runtime.request_limits import RequestSlot, slot_of
+from api.web.receipt import close_connection
 from api.web.waiting import disconnected
 
 
+class CutShort(Exception):
+    """A source has no more chunks, although its client needs more: it must not take what it has for the whole."""
+
+
 class ChunkedResponse(Response):
-    """Sends chunks until there are no more or the client has disconnected."""
+    """Sends chunks until there are no more or the client has disconnected.
+
+    After `CutShort` of the source the connection is closed without the end of the response, which clients notice.
+    """
 
     def __init__(
         self,
@@ -36,7 +44,9 @@ class ChunkedResponse(Response):
             leaving.cancel()
             writing.cancel()
             results = await asyncio.gather(writing, leaving, return_exceptions=True)
-        if isinstance(results[0], Exception):
+        if isinstance(results[0], CutShort):
+            close_connection(scope)
+        elif isinstance(results[0], Exception):
             raise results[0]
 
     async def _write(self, send: Send, slot: RequestSlot) -> None:

@@ -281,3 +281,13 @@ async def test_an_app_that_has_used_up_its_bytes_makes_no_more(sdk):
         assert (await small.conversations.items.list(made.id)).data[0].content[0].text == "x" * 3_000
         await small.conversations.delete(made.id)
         await small.conversations.create(items=items)
+
+
+async def test_a_response_that_may_not_be_deleted_stays_in_its_conversation(sdk, redis, clock, settings):
+    made = await sdk.client.conversations.create()
+    one = await sdk.client.responses.create(model=SOL, input="One", conversation=made.id)
+    before = await texts(sdk, made.id)
+    await LegalHolds(redis, clock, settings.result_ttl).place(one.vigil["job_id"], by="ann", why="case 1")
+    await refused(openai.ConflictError, "legal_hold", sdk.client.responses.delete(one.id))
+    assert await texts(sdk, made.id) == before
+    assert before

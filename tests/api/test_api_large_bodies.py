@@ -310,3 +310,37 @@ async def test_a_picture_can_be_continued_and_is_null_where_the_input_is_shown(s
         stored = await stage.jobs.load_input(second.vigil["job_id"])
         assert strings(stored) == [PICTURE, FILE]
         assert strings(await stage.jobs.load_input(third.vigil["job_id"])) == [PICTURE, FILE, PICTURE, FILE]
+
+
+async def test_a_rerun_keeps_pictures_in_pieces_and_what_was_continued(settings, redis, clock, valkey_url):
+    encrypted = await connect(valkey_url, keyring=MasterKeyring([bytes(range(32))]))
+    async with running(settings, encrypted, clock) as api, Stage(encrypted, valkey_url) as stage:
+        http = await api.client(key=await api.key())
+        worker, jobs = Worker(encrypted, stage.jobs, clock), stage.jobs
+
+        async def ended(**given):
+            answer = await http.post("/v1/responses", json={"model": SOL, "background": True, **given})
+            job_id = answer.headers["x-vigil-job"]
+            await worker.start(job_id)
+            await (worker.fail if given["input"] != "Hi" else worker.complete)(job_id)
+            return job_id
+
+        old = await ended(input=ITEMS)
+        answer = await http.post(f"/v1/jobs/{old}/rerun")
+        assert answer.status_code == 202, answer.text
+        new = answer.json()["id"]
+        assert await jobs.load_input(new) == await jobs.load_input(old)
+        assert strings(await jobs.load_input(new)) == [PICTURE, FILE]
+        assert strings(await jobs.load_request(new)) == [], "views of the job read no picture"
+        assert PICTURE[100:140].encode() not in await encrypted.get(keys.job_input(new))
+        assert not [key async for key in encrypted.scan_iter(keys.upload("*"))]
+
+        first = await ended(input="Hi")
+        second = await ended(input="And?", previous_response_id=f"resp_{first.removeprefix('job_')}")
+        again = (await http.post(f"/v1/jobs/{second}/rerun")).json()["id"].removeprefix("job_")
+        response = (await http.get(f"/v1/responses/resp_{again}")).json()
+        assert response["previous_response_id"] == f"resp_{first.removeprefix('job_')}"
+        names = [name.removeprefix("job_") for name in (first, again)]
+        listed = [await http.get(f"/v1/responses/resp_{name}/input_items") for name in names]
+        assert listed[0].json()["data"][0] == listed[1].json()["data"][-1], "an earlier item keeps its id"
+    await encrypted.aclose()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import os
 
 import openai
 import pytest
@@ -39,6 +41,20 @@ async def test_tokens_are_counted_with_what_is_continued(sdk, redis):
     made = sdk.stage.sim.calls()
     assert (made["counts"], made["creates"]) == (4, 1)
     assert await redis.zcard(keys.index("acme")) == 1, "no job is made"
+
+
+async def test_pictures_are_counted_that_a_response_may_continue(settings, redis, clock, valkey_url):
+    settings = settings.model_copy(update={"max_body_bytes": None})
+    async with sdk_against_api(settings, redis, clock, valkey_url, speed=200.0) as sdk:
+        count = sdk.client.responses.input_tokens.count
+
+        def with_picture(size):
+            picture = "data:image/png;base64," + base64.b64encode(os.urandom(size)).decode()
+            return [{"role": "user", "content": [{"type": "input_image", "image_url": picture, "detail": "auto"}]}]
+
+        assert (await count(model=SOL, input=with_picture(1_500_000))).input_tokens > 0
+        await refused(openai.APIStatusError, "input_too_large", count(model=SOL, input=with_picture(4_000_000)))
+        assert sdk.stage.sim.calls()["counts"] == 1
 
 
 async def test_a_long_input_is_compacted_and_the_items_are_sent_on(sdk, redis):

@@ -344,3 +344,46 @@ async def test_a_retry_in_a_conversation_joins_its_turn_also_once_that_has_ended
             assert await count(redis) == 1
             assert stage.sim.calls()["creates"] == 1
             assert len((await client.conversations.items.list(made.id)).data) == 2
+
+
+@pytest.mark.parametrize(("path", "body"), [("/v1/responses", RESPONSE), ("/v1/chat/completions", CHAT)])
+async def test_a_process_that_stops_gives_no_answer_and_the_retry_joins_at_another(
+    settings, redis, clock, monkeypatch, path, body
+):
+    def head_after(seconds):
+        monkeypatch.setattr("api.openai_compat.routes._HEAD_AFTER_S", seconds)
+        monkeypatch.setattr("api.openai_compat.chat.routes._KEEP_ALIVE_S", seconds)
+
+    patient = {**FIRST, "x_stainless_read_timeout": "200"}
+    async with running(settings, redis, clock) as other:
+        async with running(settings, redis, clock) as api:
+            key = await api.key()
+            head_after(0.3)
+            late = await send(api, key, path, body, **patient)
+            head = await late.until(b"\r\n\r\n1\r\n ")
+            stream = await send(api, key, path, {**body, "stream": True}, **patient)
+            await stream.until(b"data: ")
+            head_after(60.0)
+            early = await send(api, key, path, {**body, "user": "ann"}, **patient)
+            await until("three jobs", lambda: jobs_are(redis, 3))
+            api.stop.set()
+            refused, cut, streamed = [await client.rest() for client in (early, late, stream)]
+            for client in (early, late, stream):
+                client.close()
+        assert refused.startswith(b"HTTP/1.1 503"), refused
+        assert b"shutting_down" in refused
+        assert cut in (b"", b"\r\n"), "the answer has no end, so no client takes it for one"
+        if path == "/v1/chat/completions":
+            assert b"stream_interrupted" in streamed
+        else:
+            assert not streamed.endswith(b"0\r\n\r\n"), "so no client takes the text for the whole answer"
+        head_after(0.3)
+        sent = await send(other, key, path, body, **SECOND)
+        again = await sent.until(b"\r\n\r\n")
+        sent.close()
+        assert job_of(again.decode().lower()) == job_of(head.decode().lower())
+        assert await count(redis) == 3
+
+
+async def jobs_are(redis, number):
+    return await count(redis) == number

@@ -99,11 +99,8 @@ def without_media(job_id: str, given: dict[str, Any]) -> Any:
         raise ContentDamaged(job_id, INPUT) from None
 
 
-def marked(job_id: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, list[int]]:
-    """Return (the input, opened from its head, with placeholders for its strings; their mark; the pieces of each).
-
-    Raises ContentDamaged.
-    """
+def parts_of(job_id: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, list[int]]:
+    """Return (the input with placeholders for its strings, their mark, the pieces of each). Raises ContentDamaged."""
     try:
         mark, sizes = given[_MEMBER]
         return _without_member(given), str(mark), [int(size) for size in sizes]
@@ -111,15 +108,16 @@ def marked(job_id: str, given: dict[str, Any]) -> tuple[dict[str, Any], str, lis
         raise ContentDamaged(job_id, INPUT) from None
 
 
-def piece_length(job_id: str, raw: bytes) -> int:
-    """Return the length of a sealed piece, as it stands before it. Raises ContentDamaged."""
-    if len(raw) != LENGTH_BYTES:
+def piece_bounds(job_id: str, at: int, length: bytes) -> tuple[int, int]:
+    """Return (start, end) of the sealed piece whose stored length, `length`, begins at `at`. Raises ContentDamaged."""
+    if len(length) != _LENGTH.size:
         raise ContentDamaged(job_id, INPUT)
-    return int(_LENGTH.unpack(raw)[0])
+    start = at + _LENGTH.size
+    return start, start + int(_LENGTH.unpack(length)[0])
 
 
 def open_piece(cipher: JobCipher, number: int, sealed: bytes) -> bytes:
-    """Return a piece; `number`: how many come before it. Raises ContentDamaged."""
+    """Return a piece; `number`: how many pieces come before it. Raises ContentDamaged."""
     return cipher.unseal_bytes(_field(number), sealed)
 
 

@@ -29,8 +29,8 @@ _DONE: Final = b"data: [DONE]\n\n"
 _MAX_AT_ONCE: Final = 500
 """Chunks that are made before others are served."""
 _INTERRUPTED: Final = (
-    "The stream ends before the job: this process is shutting down, or the API key was revoked. The job goes on; its "
-    "answer is in GET /v1/jobs/{id} once it has ended."
+    "The stream ends before the answer: this process is shutting down, the API key was revoked, or the completion was "
+    "deleted. The job is at GET /v1/jobs/{id}, with its answer once it has ended."
 )
 _SUPERSEDED: Final = (
     "The text that was streamed is withdrawn, because another model or another attempt answers instead. The answer is "
@@ -123,10 +123,11 @@ class ChunkSequence:
         """Emit an error in place of the remaining chunks."""
         self._error(openai_error(problem)["error"])
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         """Emit an error: without one, a client would take what it has for the whole answer."""
         if not self.ended:
             self._fail("stream_interrupted", _INTERRUPTED)
+        return True
 
     def _rest(self, job: ResponseSource) -> Iterator[None]:
         """Emit what the answer has beside the text that was shown: its rest, a refusal, tool calls."""

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.submission import digests_of, submit, uploaded, with_own_media
+from api.jobs.media_upload import uploaded, with_own_media
+from api.jobs.submission import digests_of, submit
 from api.openai_compat.chat import openapi as docs
 from api.openai_compat.chat.chunk_sequence import ChunkSequence
 from api.openai_compat.chat.completion import completion_head, completion_of
@@ -21,7 +22,7 @@ from api.openai_compat.failures import status_of
 from api.openai_compat.response import ResponseSource
 from api.openai_compat.sdk_retry import expect_retries, submit_once
 from api.openai_compat.stream import ResponseStream
-from api.openai_compat.waiting import wait_for_end
+from api.openai_compat.waiting import shutting_down, wait_for_end
 from api.runtime.context import context_of
 from api.runtime.request_limits import Kind, slot_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
@@ -35,7 +36,7 @@ from api.web.problems import Problem, problem_of
 from api.web.rate_limit_headers import meter_of, rate_limit_headers
 from api.web.receipt import note_answer, note_answers
 from api.web.responses import job_headers, json_response
-from api.web.streaming import ChunkedResponse
+from api.web.streaming import ChunkedResponse, CutShort
 from api.web.tracing_middleware import trace_of
 from api.web.waiting import until_disconnected
 from worker.jobs.errors import StoreUnavailable, VigilError
@@ -114,7 +115,7 @@ async def _wait_for_completion(request: Request, stored: StoredJob, headers: dic
         return ChunkedResponse(_body_with_keep_alive(request, stored), "application/json", headers)
     headers = headers | job_headers(stored.job)
     if not stored.job.settled:
-        raise _closing(headers)
+        raise shutting_down(headers)
     source = await _load(request, stored)
     if stored.job.status in _ANSWERED:
         return json_response(completion_of(source), headers=headers)
@@ -127,11 +128,11 @@ async def _body_with_keep_alive(request: Request, stored: StoredJob) -> AsyncGen
     while True:
         yield b" "
         stored = await wait_for_end(context, stored, _KEEP_ALIVE_S)
-        if not stored.job.settled and not context.broadcaster.closing:
+        if not stored.job.settled:
+            if context.broadcaster.closing:
+                raise CutShort
             continue
         try:
-            if not stored.job.settled:
-                raise _closing({})
             yield dumps(completion_of(await _load(request, stored)))
         except StoreUnavailable:
             continue
@@ -144,8 +145,3 @@ async def _load(request: Request, stored: StoredJob) -> ResponseSource:
     source = await with_timeout(STORE_TIMEOUT_S, load_source(context_of(request), stored))
     note_answers(request.scope, [stored.job])
     return source
-
-
-def _closing(headers: dict[str, str]) -> Problem:
-    detail = "This process is shutting down; the job goes on. Read it at GET /v1/jobs/{id}, by the id in X-Vigil-Job."
-    return Problem(503, "shutting_down", detail, headers=headers)  # a retry joins the job at another process

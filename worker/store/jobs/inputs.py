@@ -1,9 +1,11 @@
-"""Reads the inputs of jobs: whole, or without their long images and files, which no view of a job shows."""
+"""Reads the inputs of jobs: whole, or without their long images and files, which no view of a job shows; or these piece
+by piece, for a job that is to have the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import Any
 
 from arq.connections import ArqRedis
 
@@ -17,19 +19,6 @@ _READ_AT_FIRST = 64 * 1024
 """Bytes of an input of which only the first part may be needed."""
 
 
-class MarkedInput(NamedTuple):
-    """An input in which placeholders stand for its long strings, which are read piece by piece."""
-
-    given: dict[str, Any]
-    mark: str = ""
-    sizes: Sequence[int] = ()
-    """How many pieces each string has; none without long strings."""
-    size: int = 0
-    """Bytes of all, as stored."""
-    cipher: Any = None
-    """The job's JobCipher, if there are pieces."""
-
-
 async def load(redis: ArqRedis, job_id: str, *, whole: bool = True) -> dict[str, Any] | None:
     """Return the input for the model, or None if it was removed; unless `whole`, with null for long strings.
 
@@ -38,52 +27,59 @@ async def load(redis: ArqRedis, job_id: str, *, whole: bool = True) -> dict[str,
     key = keys.job_input(job_id)
     async with store_errors("read the input", key):
         raw = await redis.get(key) if whole else await _without_pieces(redis, key)
-    given = await _opened(redis, job_id, raw)
-    if given is None or not media.has_media(raw):
+    head = media.head_of(raw) if media.has_media(raw) else raw
+    given = (await unseal_by_job(redis, INPUT, {job_id: head})).get(job_id)
+    if not media.has_media(raw) or not isinstance(given, dict):
         return given
     if not whole:
         found: dict[str, Any] = media.without_media(job_id, given)
         return found
-    restored: dict[str, Any] = await media.open_media(await _cipher(redis, job_id, raw), job_id, raw, given)
+    restored: dict[str, Any] = await media.open_media(await _cipher_of(redis, job_id, raw), job_id, raw, given)
     return restored
 
 
-async def load_marked(redis: ArqRedis, job_id: str) -> MarkedInput | None:
-    """Return the input with placeholders for its long strings, or None if it was removed. Raises as `load`."""
+async def _cipher_of(redis: ArqRedis, job_id: str, raw: bytes) -> JobCipher:
+    """Return what opens the pieces of a stored input whose head was opened."""
+    return keyring_of(redis).plain("", job_id) if media.is_plain(raw) else (await ciphers_of(redis, [job_id]))[job_id]
+
+
+class KeptMedia:
+    """The long images and files of a job's input, for which placeholders stand in it."""
+
+    def __init__(self, redis: ArqRedis, cipher: JobCipher, job_id: str, mark: str, sizes: list[int], size: int) -> None:
+        """`sizes`: the pieces of each string; `size`: bytes of the stored input."""
+        self._redis, self._cipher, self._job_id = redis, cipher, job_id
+        self.mark, self.sizes, self.size = mark, sizes, size
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield them in pieces of at most 1 MiB. Raises ContentDamaged, also if they are removed meanwhile."""
+        key, at = keys.job_input(self._job_id), len(media.KIND)
+        for number in range(sum(self.sizes)):
+            start, end = media.piece_bounds(self._job_id, at, await self._range(key, at, at + 3))
+            yield media.open_piece(self._cipher, number, await self._range(key, start, end - 1))
+            at = end
+
+    async def _range(self, key: str, start: int, end: int) -> bytes:
+        async with store_errors("read the input", key):
+            found: bytes = await self._redis.getrange(key, start, end)
+        return found
+
+
+async def load_parts(redis: ArqRedis, job_id: str) -> tuple[dict[str, Any] | None, KeptMedia | None]:
+    """Return (the input with placeholders for long images and files, these or None); None for both if it was removed.
+
+    Raises as `load`.
+    """
     key = keys.job_input(job_id)
     async with store_errors("read the input", key):
-        raw = await _without_pieces(redis, key)
-    given = await _opened(redis, job_id, raw)
-    if given is None:
-        return None
-    if not media.has_media(raw):
-        return MarkedInput(given)
-    async with store_errors("read the input", key):
         size = int(await redis.strlen(key))
-    return MarkedInput(*media.marked(job_id, given), size, await _cipher(redis, job_id, raw))
-
-
-async def pieces_of(redis: ArqRedis, job_id: str, found: MarkedInput) -> AsyncIterator[bytes]:
-    """Yield the pieces of an input's long strings, each read when it is needed. Raises ContentDamaged."""
-    key, at = keys.job_input(job_id), len(media.KIND)
-    for number in range(sum(found.sizes)):
-        async with store_errors("read the input", key):
-            length = media.piece_length(job_id, await redis.getrange(key, at, at + media.LENGTH_BYTES - 1))
-            at += media.LENGTH_BYTES
-            sealed = await redis.getrange(key, at, at + length - 1)
-        at += length
-        yield media.open_piece(found.cipher, number, sealed)
-
-
-async def _opened(redis: ArqRedis, job_id: str, raw: bytes) -> dict[str, Any] | None:
-    """Return an input as its head has it, or None if there is none."""
-    head = media.head_of(raw) if media.has_media(raw) else raw
-    return (await unseal_by_job(redis, INPUT, {job_id: head})).get(job_id)
-
-
-async def _cipher(redis: ArqRedis, job_id: str, raw: bytes) -> JobCipher:
-    keyring = keyring_of(redis)
-    return keyring.plain("", job_id) if media.is_plain(raw) else (await ciphers_of(redis, [job_id]))[job_id]
+        raw = await _without_pieces(redis, key)
+    has_media = media.has_media(raw)
+    given = (await unseal_by_job(redis, INPUT, {job_id: media.head_of(raw) if has_media else raw})).get(job_id)
+    if not has_media or not isinstance(given, dict):
+        return given, None
+    content, mark, sizes = media.parts_of(job_id, given)
+    return content, KeptMedia(redis, await _cipher_of(redis, job_id, raw), job_id, mark, sizes, size)
 
 
 async def _without_pieces(redis: ArqRedis, key: str) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -45,7 +45,7 @@ from worker.store.jobs import inputs
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
-from worker.store.jobs.inputs import MarkedInput
+from worker.store.jobs.inputs import KeptMedia
 from worker.store.jobs.item_references import item_commands, named_items
 from worker.store.jobs.job_creation import JobCreation
 from worker.store.jobs.scripts import Scripts
@@ -274,13 +274,9 @@ class Jobs:
         """Return the input as `load_input`, but with null for long images and files."""
         return await inputs.load(self._redis, job_id, whole=False)
 
-    async def load_marked_input(self, job_id: str) -> MarkedInput | None:
-        """Return the input as `load_input`, but with placeholders for long images and files."""
-        return await inputs.load_marked(self._redis, job_id)
-
-    def input_pieces(self, job_id: str, found: MarkedInput) -> AsyncIterator[bytes]:
-        """Yield the pieces of the long images and files of an input. Raises ContentDamaged, StoreUnavailable."""
-        return inputs.pieces_of(self._redis, job_id, found)
+    async def load_parts(self, job_id: str) -> tuple[dict[str, Any] | None, KeptMedia | None]:
+        """Return (the input with placeholders for its long images and files, these or None); None if it was removed."""
+        return await inputs.load_parts(self._redis, job_id)
 
     async def input_bytes(self, job_id: str) -> int:
         """Return about how many bytes the input has, 0 if it was removed."""

@@ -43,8 +43,7 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
     On request (not for `not_stored`) metadata and the end user's name go too; the URL of its webhook always stays.
     """
     job_id, private = stored.job.id, stored.private
-    if await is_held(redis, stored.job.app, job_id):
-        raise Refused("legal_hold", "The job is kept for a legal case; it can't be deleted until that is over.")
+    await refuse_if_held(redis, stored.job)
     hook = {"webhook": private.get("webhook")}
     kept = {**private, **hook} if because == "not_stored" else {"metadata": {}, "end_user": None, **hook}
     fresh = keyring_of(redis).unremembered(stored.job.app, job_id)  # the old key is lost with this
@@ -69,6 +68,12 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
     job = await jobs.change(job_id, decide, writes=writes)
     await _empty_messages(redis, job_id)
     return job
+
+
+async def refuse_if_held(redis: ArqRedis, job: Job) -> None:
+    """Raise Refused if a legal hold keeps the job's content."""
+    if await is_held(redis, job.app, job.id):
+        raise Refused("legal_hold", "The job is kept for a legal case; it can't be deleted until that is over.")
 
 
 def is_erased(stored: StoredJob) -> bool:
