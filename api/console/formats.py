@@ -49,10 +49,13 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     whole = round(seconds)
     if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s" if whole < 10 * _MINUTE else f"{whole // _MINUTE} min"
+        rest = f" {whole % _MINUTE:02d} s" if whole % _MINUTE and whole < 10 * _MINUTE else ""
+        return f"{whole // _MINUTE} min{rest}"
     if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+        minutes = whole % _HOUR // _MINUTE
+        return f"{whole // _HOUR} h" + (f" {minutes:02d} min" if minutes else "")
+    hours = whole % _DAY // _HOUR
+    return f"{whole // _DAY} d" + (f" {hours} h" if hours else "")
 
 
 def count(value: float | None) -> str:

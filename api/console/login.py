@@ -23,6 +23,7 @@ from worker.jobs.errors import UNAUTHENTIC, RecordUnreadable
 from worker.store.apps import ApiKey
 from worker.store.console_access import LINK_PREFIX
 from worker.store.values import report_unreadable
+from worker.telemetry.events import emit
 
 routes = ConsoleRoutes()
 _MAX_FORM_BYTES = 8 * 1024
@@ -44,31 +45,33 @@ async def log_in(request: Request) -> Response:
     try:
         async with attempts.turns.turn():
             form = await read_form(request, _MAX_FORM_BYTES)
-            secret = form.text("secret")
+            secret = form.text("secret").rpartition("#link=")[2]  # without the script a person pastes the whole address
             key = await with_deadline(request, _key_of(request, secret))
     except TimeoutError:
         raise Problem(503, "too_busy", "Too many log in at once; try again.", headers={"Retry-After": "1"}) from None
-    going_on = next_path(form.text("next"))
+    going_on, what = next_path(form.text("next")), "link" if secret.startswith(LINK_PREFIX) else "key"
     if key is None:
         wait = attempts.fail(request.client.host if request.client else "")
         if wait is not None:
             detail = f"Too many failed attempts from your address; try again in {wait} s."
             raise Problem(429, "too_many_attempts", detail, headers={"Retry-After": str(wait)})
-        return _login_page(request, going_on, _WRONG_LINK if secret.startswith(LINK_PREFIX) else _WRONG_KEY)
+        emit("console.login_refused", what=what)
+        return _login_page(request, going_on, _WRONG_LINK if what == "link" else _WRONG_KEY)
     sessions, before = context_of(request).console.sessions, session_cookie(request)
     if before is not None:
         await with_deadline(request, sessions.end(before))
     response = redirect(console_url(request, going_on))
     set_session_cookie(request, response, await with_deadline(request, sessions.begin(key)))
+    emit("console.logged_in", app=key.app, what=what)
     return response
 
 
 async def log_out(request: Request) -> Response:
-    """End the session."""
+    """End the session. A form of another site comes without the strict cookie, and must not remove it either."""
+    check_origin(request)
     session = await session_of(request)
     response = redirect(console_url(request, "/login"))
     if session is not None:
-        check_origin(request)
         form = await read_form(request, _MAX_FORM_BYTES)
         check_csrf(session, form)
         await with_deadline(request, context_of(request).console.sessions.end(session.token))

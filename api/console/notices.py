@@ -25,6 +25,7 @@ _SENTENCES: Final = {
     "hold_released": "The hold is released.",
     "release_under_way": "The hold is released; what it kept is still getting its time back.",
     "offer_accepted": "The offer is accepted; the faster model takes over.",
+    "run_again": "This is the new job: it has the content and the policy of the old one.",
     "nothing_selected": "No job was selected; nothing was changed.",
 }
 """By code; `{n}` is a count."""

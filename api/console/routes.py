@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from api.console import login
 from api.console.console_routes import ConsoleRoute, ConsoleRoutes, RootRoute, lead_to_console, redirect
+from api.console.navigation import ENTRIES
 from api.console.pages import (
     apps,
     audit,
@@ -24,7 +25,7 @@ from api.console.pages import (
     webhooks,
 )
 from api.console.static_files import get_static
-from api.console.visit import console_url
+from api.console.visit import console_url, session_of
 from api.web.problems import Problem
 
 _PAGES: Final = (now, jobs, job_actions, job, job_content, job_documents, try_it, webhooks, end_users, audit, lab, apps)
@@ -32,7 +33,10 @@ _PAGES: Final = (now, jobs, job_actions, job, job_content, job_documents, try_it
 
 
 async def _first_page(request: Request) -> Response:
-    return redirect(console_url(request, "/now"))
+    """Return the way to the first page that the session's key may see: one with `ops` alone has no Now."""
+    session = await session_of(request)
+    scopes = session.key.scopes if session is not None else ()
+    return redirect(console_url(request, next((one.path for one in ENTRIES if one.scope in scopes), ENTRIES[0].path)))
 
 
 async def _no_page(_: Request) -> Response:

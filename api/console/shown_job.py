@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from starlette.requests import Request
 
 from api.console.visit import Visit
+from api.jobs.rerun import refusal_of
 from api.jobs.webhook_messages import message_views
 from api.runtime.context import context_of
 from api.runtime.live_values import LiveValue
@@ -19,6 +20,7 @@ from api.web.auth import load_own_job
 from api.web.problems import not_found
 from api.web.responses import view_job
 from worker.jobs import ids
+from worker.jobs.states import Status
 from worker.jobs.view_schema import JobView
 from worker.store.jobs.stored_job import StoredJob
 
@@ -31,12 +33,17 @@ queue) is read again then, when it is its turn among all open pages.
 
 
 class ShownJob(NamedTuple):
-    """What a page shows of a job. `view` has no output, draft and refusal: content has its own scope."""
+    """What a page shows of a job. `view` has no output, draft and refusal: content has its own scope.
+
+    `may_rerun`: whether it may be run again; `not_rerun` says why not, if it has ended without an answer.
+    """
 
     stored: StoredJob
     view: JobView
     events: list[dict[str, Any]]
     messages: list[MessageView]
+    may_rerun: bool
+    not_rerun: str
 
 
 def without_content(view: JobView) -> JobView:
@@ -67,7 +74,11 @@ async def _load(visit: Visit) -> ShownJob:
     view = without_content(await with_deadline(request, view_job(request, stored)))
     events = await with_deadline(request, context.jobs.trail(stored.job.id, 0))
     messages = await _messages(request, stored)
-    return ShownJob(stored, view, events, messages)
+    may_rerun, not_rerun = False, ""
+    if stored.job.settled and stored.job.status is not Status.COMPLETED:
+        refused = await with_deadline(request, refusal_of(context, stored.job))
+        may_rerun, not_rerun = refused is None, str(refused or "")
+    return ShownJob(stored, view, events, messages, may_rerun, not_rerun)
 
 
 async def _messages(request: Request, stored: StoredJob) -> list[MessageView]:

@@ -17,6 +17,7 @@ from api.web.forwarded import prefix
 from api.web.problems import Problem
 
 _TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_HEADERS: Final = {"Cross-Origin-Resource-Policy": "same-origin", "X-Frame-Options": "DENY"}
 _KEPT: Final = "public, max-age=31536000, immutable"
 
 
@@ -50,5 +51,5 @@ async def get_static(request: Request) -> Response:
     if found is None:
         raise Problem(404, "not_found", "There is no such file.")
     kept = request.path_params["version"] == found.version
-    headers = {"Cache-Control": _KEPT if kept else "no-store", "Cross-Origin-Resource-Policy": "same-origin"}
+    headers = _HEADERS | {"Cache-Control": _KEPT if kept else "no-store"}
     return Response(found.content, 200, headers, media_type=found.media_type)

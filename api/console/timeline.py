@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from api.console.formats import as_time, duration, words
+from api.console.formats import as_time, duration, exact, words
 from worker.jobs import events as ev
 from worker.jobs.view_schema import JobView
 
@@ -32,6 +32,8 @@ Kind = Literal[
 ]
 _MAX_WAIT_SHARE: Final = 0.6
 """How long the wait before the first call may be drawn, in shares of what follows; a longer one is cut."""
+_MAX_TAIL_SHARE: Final = 0.5
+"""How much later than the job's end its webhooks may be drawn, in shares of the job; later ones stand there, too."""
 _STEPS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 _MAX_TICKS: Final = 6
 _MAX_BARS: Final = 600
@@ -97,11 +99,14 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The picture. `cut`: seconds at its beginning that are not shown; `left_out`: bars beyond the most it shows."""
+    """The picture. `cut`: seconds at its beginning that are not shown, `tail`: at its end, what is later stands at the
+    edge; `left_out`: bars beyond the most it shows.
+    """
 
     lanes: list[Lane]
     ticks: list[Tick]
     cut: float
+    tail: float
     left_out: int
 
     @property
@@ -124,8 +129,8 @@ def timeline_of(
         checks = [_check_bar(check, now) for check in job["safety"]["checks"] if check["attempt"] == attempt["number"]]
         if checks:
             lanes.append(Lane("safety checks", checks))
-    lanes += [Lane("offers", _offers(job, events, now)), Lane("webhooks", _tries(messages))]
-    return _place([lane for lane in lanes if lane.bars], created)
+    lanes += [_offers(job, events, now), Lane("webhooks", _tries(messages))]
+    return _place([lane for lane in lanes if lane.bars], created, job["finished_at"])
 
 
 def _bar(kind: Kind, title: str, start: Any, end: Any, now: datetime, detail: str = "") -> Bar:
@@ -207,9 +212,12 @@ def _check_bar(check: Mapping[str, Any], now: datetime) -> Bar:
     return _bar(kind, title, check["started_at"], check["ended_at"], now, ", ".join(parts))
 
 
-def _offers(job: JobView, events: Sequence[Mapping[str, Any]], now: datetime) -> list[Bar]:
-    """Return the offers of a faster model, each from when it was made until it was accepted or expired."""
-    out, opened = list[Bar](), None
+def _offers(job: JobView, events: Sequence[Mapping[str, Any]], now: datetime) -> Lane:
+    """Return the offers of a faster model, each from when it was made until it was accepted or expired.
+
+    The lane's name says until when one is open: that is later than the picture.
+    """
+    out, opened, name = list[Bar](), None, "offers"
     for event in events:
         if event["type"] == ev.OfferMade.TYPE:
             opened = event
@@ -219,12 +227,14 @@ def _offers(job: JobView, events: Sequence[Mapping[str, Any]], now: datetime) ->
     if opened is not None:
         open_still = job["offer"] is not None
         out.append(_offer(opened, None if open_still else job["finished_at"], "open" if open_still else "over", now))
-    return out
+        if open_still and (until := opened["data"].get("until")):
+            name = f"offer, until {as_time(until):%H:%M:%S} UTC"
+    return Lane(name, out)
 
 
 def _offer(opened: Mapping[str, Any], end: Any, state: str, now: datetime) -> Bar:
     until = opened["data"].get("until")
-    detail = f"{state}, deadline {until}" if until else state
+    detail = f"{state}, deadline {exact(until)}" if until else state
     return _bar("offer", f"offer of {opened['data']['model']}", opened["at"], end, now, detail)
 
 
@@ -239,7 +249,7 @@ def _tries(messages: Iterable[Mapping[str, Any]]) -> list[Bar]:
     return out
 
 
-def _place(lanes: list[Lane], created: datetime) -> Timeline:
+def _place(lanes: list[Lane], created: datetime, finished: datetime | None) -> Timeline:
     """Return the lanes with the places of their bars, and the axis."""
     total = sum(len(lane.bars) for lane in lanes)
     room = _MAX_BARS
@@ -255,13 +265,17 @@ def _place(lanes: list[Lane], created: datetime) -> Timeline:
     shown = start
     if calls and min(calls) > start:
         shown = max(start, min(calls) - _MAX_WAIT_SHARE * (end - min(calls)) - timedelta(milliseconds=100))
+    last = end
+    if finished is not None:
+        body = max([shown, finished, *(bar.end for bar in bars if not bar.is_mark or bar.start <= finished)])
+        end = min(end, body + _MAX_TAIL_SHARE * (body - shown) + timedelta(milliseconds=100))
     whole = (end - shown).total_seconds()
     for bar in bars:
-        first = max(0.0, (bar.start - shown).total_seconds())
+        first, over = (min(whole, max(0.0, (at - shown).total_seconds())) for at in (bar.start, bar.end))
         bar.x = round(100 * first / whole, 3)
-        bar.width = round(100 * max(0.0, (bar.end - shown).total_seconds() - first) / whole, 3)
-    cut = (shown - start).total_seconds()
-    return Timeline(lanes, _ticks(whole, (shown - created).total_seconds()), cut, left_out)
+        bar.width = round(100 * (over - first) / whole, 3)
+    cut, tail = (shown - start).total_seconds(), (last - end).total_seconds()
+    return Timeline(lanes, _ticks(whole, (shown - created).total_seconds()), cut, tail, left_out)
 
 
 def _ticks(whole: float, offset: float) -> list[Tick]:

@@ -72,7 +72,7 @@ class Visit:
 
     @property
     def key(self) -> ApiKey:
-        """Return the API key that the session stands for."""
+        """Return the API key that the session stands for, without the limits of its app."""
         return self.session.key
 
     @property
@@ -88,6 +88,15 @@ class Visit:
     def may(self, scope: str) -> bool:
         """Return whether the key has this scope: pages show no button of an action that it may not do."""
         return scope in self.key.scopes
+
+    async def key_with_limits(self) -> ApiKey:
+        """Return the key with the rate and quota of its app, which that of a session lacks; raise LoginNeeded if it is
+        not live any more.
+        """
+        key = await with_deadline(self.request, self.context.key_cache.find_by_id(self.key.id))
+        if key is None:
+            raise LoginNeeded
+        return key
 
     def url(self, path: str) -> str:
         """Return the address of a page of the console, such as `/jobs`."""

@@ -7,13 +7,14 @@ completed and nothing of its chain was deleted; a blocked one can't be, for that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from api.jobs.continued_size import ContinuedSize
 from api.jobs.provider_state import is_shared_state
 from api.runtime.context import AppContext
 from api.schema.requests import Submit
-from api.schema.views import dumps
 from api.web.problems import Problem, fault
 from worker.jobs import ids
 from worker.jobs.conversation import Conversation
@@ -116,11 +117,20 @@ async def find_earlier(context: AppContext, app: str, body: Submit) -> Earlier:
         earlier = await _of_response(context, app, earlier, previous)
     elif conversation_id is not None:
         earlier = await _of_conversation(context, app, earlier, conversation_id)
+    size = _size_of(context, earlier, len(references))
     if references:
-        earlier = await _with_references(context, app, earlier, references)
-    if not earlier.continues:
-        return earlier
-    return _within_bounds(context, earlier)
+        earlier = await _with_references(context, app, earlier, references, size)
+    return earlier._replace(size=size.bytes) if earlier.continues else earlier
+
+
+def _size_of(context: AppContext, earlier: Earlier, references: int) -> ContinuedSize:
+    """Return the size of the items before the request's own, to which those are added that it refers to."""
+    sent = earlier.request.input
+    field = "/params/conversation" if earlier.conversation is not None else "/params/previous_response_id"
+    most = max(MAX_BYTES, context.settings.body_limit)
+    size = ContinuedSize(field, 1 if isinstance(sent, str) else len(sent) - references, most)
+    size.add(earlier.items)
+    return size
 
 
 def names_state(body: Submit) -> bool:
@@ -178,11 +188,10 @@ async def _of_response(context: AppContext, app: str, earlier: Earlier, named: s
     if stored.job.status is not Status.COMPLETED:
         raise _problem(_PREVIOUS, "previous_response_not_completed", _ENDED)
     job_id, before = stored.job.id, stored.private.get("state") or {}
-    most, size = max(MAX_BYTES, context.settings.body_limit), await context.jobs.input_bytes(job_id)
+    most = max(MAX_BYTES, context.settings.body_limit)
+    size = await context.jobs.input_bytes(job_id) + await context.jobs.output_bytes(job_id)
     if size > 2 * most:  # it is not read only to be refused; sealed and as JSON it is never twice as long
-        detail = (
-            f"The input of this response has {size} bytes; at most {most} can be continued. Send what is needed of it."
-        )
+        detail = f"This response and its input have {size} bytes; at most {most} can be continued. Send what is needed."
         raise _problem(_PREVIOUS, "input_too_large", detail, 413)
     sent, answer = await context.jobs.load_input(job_id), await context.jobs.load_output(job_id)
     if sent is None or answer is None:
@@ -211,21 +220,31 @@ async def _of_conversation(context: AppContext, app: str, earlier: Earlier, name
     )
 
 
-async def _with_references(context: AppContext, app: str, earlier: Earlier, references: dict[int, str]) -> Earlier:
+async def _with_references(
+    context: AppContext, app: str, earlier: Earlier, references: dict[int, str], size: ContinuedSize
+) -> Earlier:
     """Return it with the items that its input refers to; what is not the app's own stays, and is refused later."""
-    known = {one.id: [one] for one in earlier.items}
-    missing = [name for name in dict.fromkeys(references.values()) if name not in known]
+    places = Counter(references.values())
+    if len(references) > MAX_ITEMS:
+        detail = f"The input refers to {len(references)} items; at most {MAX_ITEMS} can be continued."
+        raise Problem(413, "input_too_large", detail, [fault("/input", detail, "input_too_large")])
+    known = {one.id: [one] for one in earlier.items if one.id in places}
+    for name, items in known.items():
+        size.add(items, places[name])
+    missing = [name for name in places if name not in known]
     by_name = {name: own.job_id for name in missing if (own := own_item(name)) is not None}
     others = [name for name in missing if name not in by_name]
     by_name |= await context.job_access.jobs_of_items(app, others)
-    jobs = list(dict.fromkeys(by_name.values()))
+    jobs: dict[str, list[str]] = {}
+    for name, job_id in by_name.items():
+        jobs.setdefault(job_id, []).append(name)
     if len(jobs) > _MAX_REFERENCED_JOBS:
         detail = f"The input refers to items of more than {_MAX_REFERENCED_JOBS} responses: send the items themselves."
         raise Problem(413, "input_too_large", detail, [fault("/input", detail, "input_too_large")])
-    answers = {job_id: await _answer_of_job(context, app, job_id) for job_id in jobs}
-    for name, job_id in by_name.items():
-        if found := _named_in(answers[job_id], name):
-            known[name] = found
+    for job_id, names in jobs.items():
+        for name, items in (await _named_items(context, app, job_id, names, size)).items():
+            size.add(items, places[name])
+            known[name] = items
     found_at = {place: known[name] for place, name in references.items() if name in known}
     if not found_at:
         return earlier
@@ -239,43 +258,30 @@ async def _with_references(context: AppContext, app: str, earlier: Earlier, refe
     )
 
 
-async def _answer_of_job(context: AppContext, app: str, job_id: str) -> list[KeptItem]:
-    """Return the output items of a job of the app; [] if they can't be named."""
+async def _named_items(
+    context: AppContext, app: str, job_id: str, names: Sequence[str], size: ContinuedSize
+) -> dict[str, list[KeptItem]]:
+    """Return the items of these ids of a job's output; the messages of the answer for the one that was streamed.
+
+    Nothing for a job that is not the app's own, was not stored or has not completed. Raises a Problem if the answer is
+    too long to be read.
+    """
     stored = await _own_job(context, app, job_id)
     if stored is None or not stored.job.store or stored.job.status is not Status.COMPLETED:
-        return []
+        return {}
+    size.add_stored(await context.jobs.output_bytes(job_id))
     answer = await context.jobs.load_output(job_id)
-    return kept_output(job_id, answer.get("output") or []) if answer is not None else []
-
-
-def _named_in(answer: Sequence[KeptItem], name: str) -> list[KeptItem]:
-    """Return the item of this id; for the message that was streamed, the messages of the answer."""
-    own = own_item(name)
-    if own is not None and own.kind == "live":
-        return [one for one in answer if one.item.get("type") == "message"]
-    return [one for one in answer if one.id == name][:1]
+    items = kept_output(job_id, answer.get("output") or []) if answer is not None else []
+    by_id = {one.id: [one] for one in reversed(items)}
+    messages = [one for one in items if one.item.get("type") == "message"]
+    found = {name: messages if (own := own_item(name)) and own.kind == "live" else by_id.get(name) for name in names}
+    return {name: some for name, some in found.items() if some}
 
 
 async def _own_job(context: AppContext, app: str, named: str) -> StoredJob | None:
     job_id = ids.job_id_of(named)
     stored = await context.jobs.load(job_id, locked=True) if ids.is_job_id(job_id) else None
     return stored if stored is not None and stored.job.app == app else None
-
-
-def _within_bounds(context: AppContext, earlier: Earlier) -> Earlier:
-    found = [one for some in earlier.found.values() for one in some]
-    own = 1 if isinstance(earlier.request.input, str) else len(earlier.request.input)
-    count, most = len(earlier.items) + len(found) + own, max(MAX_BYTES, context.settings.body_limit)
-    size = len(dumps([one.item for one in (*earlier.items, *found)]))
-    if count <= MAX_ITEMS and size <= most:
-        return earlier._replace(size=size)
-    detail = (
-        f"The earlier items are too many or too long: with the request's own they are {count} items, and they have "
-        f"{size} bytes; at most {MAX_ITEMS} items and {most} bytes can be continued. Begin anew, and send in `input` "
-        "what is still needed."
-    )
-    field = _CONVERSATION if earlier.conversation is not None else _PREVIOUS
-    raise _problem(field, "input_too_large", detail, 413)
 
 
 def _without_names(request: Submit) -> Submit:

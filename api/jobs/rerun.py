@@ -8,6 +8,7 @@ from api.jobs.media_upload import uploaded_again
 from api.jobs.submission import Digests, Rerun, submit
 from api.runtime.context import AppContext
 from api.schema.requests import Submit, Webhook
+from api.web.rate_limit_headers import quota_of
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
 from worker.jobs.states import Status
@@ -47,6 +48,8 @@ async def rerun(
     await refuse_rerun(context, old.job)
     content, media = await _content_of(context, old)
     body, digests = _body_of(old, content), Digests(old.job.input_digest or "", digest)
+    if media is not None:
+        await context.job_access.refuse_copy(key.app, media.size, meter, quota_of(context.settings, key))
     of = Rerun(old.job, old.private.get("state"), content.get("ids"))
     async with uploaded_again(context, key.app, media) as upload:
         made = submit(context, key, body, digests, trace, idempotency_key, meter, base, rerun_of=of, **upload)
@@ -58,11 +61,16 @@ async def rerun(
 
 async def refuse_rerun(context: AppContext, job: Job) -> None:
     """Raise Refused if the job may not be run again: also if any rerun of the same content was blocked."""
-    series = ListFilters(rerun_root=job.rerun_root or job.id, statuses=(Status.BLOCKED,))
-    blocked, _ = await context.job_access.page(job.app, series, 1, None)
-    refused = refusal_of_rerun(job, series_blocked=bool(blocked))
+    refused = await refusal_of(context, job)
     if refused is not None:
         raise refused
+
+
+async def refusal_of(context: AppContext, job: Job) -> Refused | None:
+    """Return why the job may not be run again, None if it may be."""
+    series = ListFilters(rerun_root=job.rerun_root or job.id, statuses=(Status.BLOCKED,))
+    blocked, _ = await context.job_access.page(job.app, series, 1, None)
+    return refusal_of_rerun(job, series_blocked=bool(blocked))
 
 
 async def _content_of(context: AppContext, old: StoredJob) -> tuple[dict[str, Any], KeptMedia | None]:

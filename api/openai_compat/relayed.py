@@ -80,29 +80,39 @@ async def _relay(request: Request, path: str, seconds: float) -> dict[str, Any]:
     if context.settings.upstream == "chat":
         raise Problem(404, "not_supported_by_provider", _CHAT)
     sent = await _read(request, context, key.app)
-    body = await with_deadline(request, _provider_body(request, context, key, sent))
+    body, size = await with_deadline(request, _provider_body(request, context, key, sent))
     digesting = context.large_work.run
     secret = await with_deadline(request, context.secrets.get(DIGEST))
-    digest = await digesting(key.app, body_size(request), kept_secrets.input_digest, secret, body, large=True)
+    digest = await digesting(key.app, size, kept_secrets.input_digest, secret, body, large=True)
     relayed = {"path": path, "body": body, "app": key.app, "key_id": key.id, "input_digest": digest}
     if not await with_deadline(request, context.deployment.workers()):
         raise _no_worker()
-    if _under_way[key.app] >= _MAX_OF_APP:
-        detail = f"This app has {_MAX_OF_APP} such requests under way in this process; try again once one has ended."
-        raise Problem(429, "too_many_requests", detail, headers={"Retry-After": "2"})
-    _under_way[key.app] += 1
-    try:
-        reply = await wait_for(request, context.relayed.send(relayed, seconds))
-    finally:
-        _under_way[key.app] -= 1
-        if not _under_way[key.app]:
-            del _under_way[key.app]
+    reply = await wait_for(request, _ask(context, relayed, seconds))
     if reply is None:
         raise _no_worker()
     if "error" in reply:
         raise _problem_of(reply)
     answer: dict[str, Any] = reply["body"]
     return answer
+
+
+async def _ask(context: AppContext, relayed: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+    """Return the reply. Raises a Problem (429) if the app has too many requests under way."""
+    if _under_way[relayed["app"]] >= _MAX_OF_APP:
+        detail = f"This app has {_MAX_OF_APP} such requests under way in this process; try again once one has ended."
+        raise Problem(429, "too_many_requests", detail, headers={"Retry-After": "2"})
+    _under_way[relayed["app"]] += 1
+    return await context.background.completed("relay", _send(context, relayed, seconds))
+
+
+async def _send(context: AppContext, relayed: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+    """Return the reply. Until then it counts as under way, also if its client has left: a worker goes on with it."""
+    try:
+        return await context.relayed.send(relayed, seconds)
+    finally:
+        _under_way[relayed["app"]] -= 1
+        if not _under_way[relayed["app"]]:
+            del _under_way[relayed["app"]]
 
 
 async def _read(request: Request, context: AppContext, app: str) -> Any:
@@ -119,8 +129,8 @@ async def _read(request: Request, context: AppContext, app: str) -> Any:
     return whole
 
 
-async def _provider_body(request: Request, context: AppContext, key: ApiKey, sent: Any) -> dict[str, Any]:
-    """Return the body that the provider is sent: checked like a response's, with all that the request continues."""
+async def _provider_body(request: Request, context: AppContext, key: ApiKey, sent: Any) -> tuple[dict[str, Any], int]:
+    """Return (the body that the provider is sent, its bytes): checked like a response's, with all that it continues."""
     has_input, has_model = True, True
     if isinstance(sent, dict):
         has_input, has_model = bool(sent.get("input")), sent.get("model") is not None
@@ -136,7 +146,7 @@ async def _provider_body(request: Request, context: AppContext, key: ApiKey, sen
     body = {**checked.passed_params(), "input": checked.input}
     if checked.instructions is not None:
         body["instructions"] = checked.instructions
-    return {"model": checked.model, **body} if has_model else body
+    return ({"model": checked.model, **body} if has_model else body), body_size(request) + earlier.size
 
 
 async def _must_not_be_quarantined(context: AppContext, app: str, body: Submit) -> None:

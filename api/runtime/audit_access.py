@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from api.runtime.background_work import BackgroundWork
 from api.runtime.slices import Slices
@@ -46,7 +47,7 @@ class AuditAccess:
     def __init__(self, redis: Redis, clock: Clock, settings: Settings, background: BackgroundWork) -> None:
         self._redis, self._clock, self._settings, self._background = redis, clock, settings, background
         self._holds = LegalHolds(redis, clock, settings.result_ttl)
-        self._exporting = asyncio.Semaphore(1)
+        self._exporting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def newest_seals(self, limit: int) -> list[Seal]:
         """Return up to `limit` of the newest checkpoints and retention seals; none when one can't be read."""
@@ -74,7 +75,7 @@ class AuditAccess:
 
     async def export_lines(self, wanted: ExportRange) -> AsyncIterator[bytes]:
         """Yield the export's lines as `vigil audit export --app` writes them, some at a time, in slices."""
-        async with self._exporting:
+        async with self._turn_of(wanted.app):
             slices = Slices()
             async for lines in self._export(wanted).lines():
                 if lines:
@@ -84,7 +85,7 @@ class AuditAccess:
     async def export_manifest(self, wanted: ExportRange) -> bytes:
         """Return the manifest of the export of this range. Raises Refused for one of too many jobs."""
         export, slices = self._export(wanted), Slices()
-        async with self._exporting:
+        async with self._turn_of(wanted.app):
             async for _ in export.lines():
                 await slices.rest()
                 if len(export.manifest.chains) > _MAX_CHAINS:
@@ -100,6 +101,13 @@ class AuditAccess:
             signer=signer_of(self._settings),
             at=self._clock.now(),
         )
+
+    def _turn_of(self, app: str) -> asyncio.Lock:
+        """Return the lock of the app's exports: one at a time, for as long as its client takes; no other app waits."""
+        lock = self._exporting.get(app)
+        if lock is None:
+            lock = self._exporting[app] = asyncio.Lock()
+        return lock
 
     def _export(self, wanted: ExportRange) -> Export:
         return Export(self._redis, self._clock, wanted.app, wanted.after_ms, wanted.before_ms, _EXPORT_PAGE)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class BackgroundWork:
@@ -25,7 +27,11 @@ class BackgroundWork:
             await task
         return bool(done)
 
-    def _task(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    async def completed(self, name: str, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of the work, which goes on to its end if this call is cancelled. Raises what it raises."""
+        return await asyncio.shield(self._task(name, work))
+
+    def _task(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work, name=f"vigil-{name}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)

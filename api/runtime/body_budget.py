@@ -6,7 +6,7 @@ A body that waits stays with its client: it is not read, so it takes no memory h
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from typing import Final
 
 _MAX_WAIT_S: Final = 30.0
@@ -21,66 +21,97 @@ class BudgetSpent(Exception):
 class Reservation:
     """Bytes of the budget that one body has; `release` may be called again."""
 
-    def __init__(self, budget: BodyBudget, size: int) -> None:
-        self._budget, self._size = budget, size
+    def __init__(self, budget: BodyBudget, app: str, size: int) -> None:
+        self._budget, self._app, self._size = budget, app, size
 
     def release(self) -> None:
         """Give the bytes back."""
         size, self._size = self._size, 0
         if size:
-            self._budget.give_back(size)
+            self._budget.give_back(self._app, size)
 
 
 class BodyBudget:
-    """The bytes that are left, and who waits for some."""
+    """The bytes that are left, which app holds how many, and who waits for some.
 
-    def __init__(self, most: int) -> None:
+    An app with several bodies leaves room for one of another app, however slowly its clients send: a body holds its
+    bytes until it is whole and stored.
+    """
+
+    def __init__(self, most: int, largest: int = 0) -> None:
+        """`largest`: the bytes that one body may have; 0 = an app may hold all there are."""
         self._most = self._left = most
+        self._share = max(most - largest, most // 2) if largest else 2 * most
+        self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
 
     async def take(self, app: str, size: int) -> Reservation:
         """Reserve bytes, at most all there are. Raises BudgetSpent if they are not free in time."""
         size = min(size, self._most)
-        if size <= self._left and not self._waiting:
-            self._left -= size
-            return Reservation(self, size)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(app, deque()).append((size, turn))
+        self._admit()
+        if turn.done():
+            return Reservation(self, app, size)
         try:
             async with asyncio.timeout(_MAX_WAIT_S):
                 await turn
         except TimeoutError:
-            self._drop(turn, size)
+            self._drop(app, turn, size)
             raise BudgetSpent from None
         except asyncio.CancelledError:
-            self._drop(turn, size)
+            self._drop(app, turn, size)
             raise
-        return Reservation(self, size)
+        return Reservation(self, app, size)
 
-    def give_back(self, size: int) -> None:
-        """Return bytes, and let those in who come next and fit."""
+    def give_back(self, app: str, size: int) -> None:
+        """Return bytes that the app has held, and let those in who come next and fit."""
         self._left += size
-        while self._waiting:
-            app, turns = next(iter(self._waiting.items()))
-            needed, turn = turns[0]
-            if turn.done():
-                self._next(app, turns)
-                continue
-            if needed > self._left:
-                return
-            self._left -= needed
-            self._next(app, turns)
-            turn.set_result(None)
+        self._held[app] -= size
+        if not self._held[app]:
+            del self._held[app]
+        self._admit()
 
-    def _next(self, app: str, turns: deque[tuple[int, asyncio.Future[None]]]) -> None:
-        """Remove the app's first body, and put the app behind the others."""
-        turns.popleft()
-        del self._waiting[app]
+    def _admit(self) -> None:
+        """Let those in who come next and fit: nobody passes one for whom too little is left, but for one whose own app
+        holds its share.
+        """
+        admitted = True
+        while admitted:
+            admitted = False
+            for app in list(self._waiting):
+                needed = self._first(app)
+                if needed is None or (self._held[app] and self._held[app] + needed > self._share):
+                    continue
+                if needed > self._left:
+                    return
+                self._left -= needed
+                self._held[app] += needed
+                self._next(app).set_result(None)
+                admitted = True
+
+    def _first(self, app: str) -> int | None:
+        """Return the bytes of the app's first body that still waits, or None if none does."""
+        while (turns := self._waiting.get(app)) is not None:
+            needed, turn = turns[0]
+            if not turn.done():
+                return needed
+            _ = self._next(app)
+        return None
+
+    def _next(self, app: str) -> asyncio.Future[None]:
+        """Remove the app's first body and return its turn; put the app behind the others."""
+        turns = self._waiting.pop(app)
+        _, turn = turns.popleft()
         if turns:
             self._waiting[app] = turns
+        return turn
 
-    def _drop(self, turn: asyncio.Future[None], size: int) -> None:
+    def _drop(self, app: str, turn: asyncio.Future[None], size: int) -> None:
         """Forget a body that waits no longer; the bytes that it got meanwhile go to the next one."""
         got = turn.done() and not turn.cancelled()
         turn.cancel()
-        self.give_back(size if got else 0)
+        if got:
+            self.give_back(app, size)
+        else:
+            self._admit()

@@ -172,7 +172,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
         request_limits=request_limits,
-        body_budget=BodyBudget(settings.body_memory_bytes),
+        body_budget=BodyBudget(settings.body_memory_bytes, settings.media_body_limit),
         large_work=LargeWork(request_limits.is_shared),
         background=background,
         content_reads=ContentReads(redis, clock),

@@ -15,7 +15,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.conversation import Conversation, conversation_of
 from worker.jobs.errors import ContentDamaged, Refused, StoreFull, StoreUnavailable
-from worker.jobs.input_items import MAX_BYTES, MAX_ITEMS, KeptItem, kept_output
+from worker.jobs.input_items import MAX_BYTES, MAX_ITEMS, MAX_VALUES, KeptItem, count_values, kept_output
 from worker.jobs.states import Status
 from worker.jobs.view import dumps
 from worker.settings import Settings
@@ -208,10 +208,12 @@ class Conversations:
         content = made.content()
         if quota is not None and made.turn is None:  # a turn's request was measured with all that it continues
             count, size = len(made.entries), len(dumps(content))
-            if count > MAX_ITEMS or size > self._most:
+            many_values = count_values([one.item for one in made.items], MAX_VALUES) > MAX_VALUES
+            if count > MAX_ITEMS or size > self._most or many_values:
                 detail = (
                     f"The conversation would have {count} items and {size} bytes, and may have at most {MAX_ITEMS} "
-                    f"items and {self._most} bytes: delete some, or begin a new one."
+                    f"items, {self._most} bytes and {MAX_VALUES} JSON values, with inner ones: delete some, "
+                    "or begin a new one."
                 )
                 raise Refused("input_too_large", detail, 413)
         return await self._documents.store(app, made.id, StoredDocument(content, made.version), seconds, quota)

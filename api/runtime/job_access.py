@@ -12,6 +12,10 @@ from api.runtime.conversations import Conversations
 from worker.clock import Clock
 from worker.jobs.view_schema import MessageState
 from worker.safety.notices import SafetyNotice
+from worker.store.admission import app_quota, rate_limit
+from worker.store.admission.app_quota import AppQuota
+from worker.store.admission.rate_limit import RateMeter
+from worker.store.apps import Apps
 from worker.store.connection.pool import Redis
 from worker.store.jobs import batch_reads, item_references, listing, provider_ids
 from worker.store.jobs.list_filters import ListFilters
@@ -26,6 +30,7 @@ class JobAccess:
 
     def __init__(self, redis: Redis, jobs: Jobs, clock: Clock, conversations: Conversations) -> None:
         self._redis, self._jobs, self._clock, self._conversations = redis, jobs, clock, conversations
+        self._apps = Apps(redis, clock)
 
     async def page(
         self, app: str, filters: ListFilters, limit: int, cursor: str | None
@@ -55,6 +60,16 @@ class JobAccess:
     async def mark_read(self, job_ids: Sequence[str]) -> None:
         """Record that the app has the answers of these jobs: what is not to be stored is erased a minute later."""
         await erasure.schedule_erasure(self._redis, self._clock, job_ids)
+
+    async def refuse_copy(self, app: str, size: int, meter: RateMeter, quota: AppQuota) -> None:
+        """Raise RateExceeded or QueueFull if a new job of so many bytes would be refused now; `submit` decides again.
+
+        For content that is copied before its job is created.
+        """
+        await rate_limit.refuse_if_spent(self._redis, app, meter)
+        held = (await self._apps.quota_use(app)).bytes if quota.bytes else 0
+        if quota.bytes and held + size > quota.bytes:
+            raise app_quota.exceeded("bytes_held", held, size, quota)
 
     async def erase(self, stored: StoredJob, by: str) -> None:
         """Remove the content of a settled job on request, and its items from its conversation.

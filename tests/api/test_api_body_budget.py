@@ -68,3 +68,25 @@ async def test_one_that_is_cancelled_when_its_turn_has_come_gives_its_bytes_to_t
     first.release()
     second.cancel()
     await soon(third)
+
+
+async def test_one_app_leaves_room_for_a_body_of_another():
+    budget = BodyBudget(10, largest=4)
+    held = [await budget.take("slow", 4)]
+    more = [await waiting(budget, "slow", size) for size in (4, 1)]
+    assert not any(task.done() for task in more), "its share is 6, and its bodies come in turn"
+    other = await soon(await waiting(budget, "other", 4))
+    held.pop().release()
+    small, other_small = [await waiting(budget, app, 1) for app in ("slow", "other")]
+    other.release()
+    for task in (*more, small, other_small):
+        await soon(task)
+
+
+async def test_an_app_that_holds_nothing_may_take_more_than_its_share():
+    budget = BodyBudget(10, largest=8)
+    first = await budget.take("a", 8)
+    second = await waiting(budget, "a", 8)
+    assert not second.done()
+    first.release()
+    (await soon(second)).release()

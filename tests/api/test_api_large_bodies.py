@@ -6,17 +6,23 @@ import asyncio
 import base64
 import json
 import os
+import tracemalloc
 
 import pytest
 from api_server import Worker, running
+from builders import VAULT
 from in_process import Stage
+from measured_api import measured_api
 from openai import AsyncOpenAI
 from raw_client import RawClient
 from waiting import LIMIT
+from worst_requests import WorstRequest
 
 from worker.audit.report import Report
 from worker.jobs.errors import ContentNotSealed
 from worker.store import keys
+from worker.store.admission.app_quota import AppQuota
+from worker.store.admission.rate_limit import RateLimit
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, input_digest
 from worker.store.connection.pool import connect
 from worker.store.envelope import MasterKeyring
@@ -161,6 +167,85 @@ async def test_a_chunked_body_that_waits_for_room_is_read_in_the_end(settings, r
         headers = {"Content-Type": "application/json"}
         sent = [client.post("/v1/jobs", content=chunks(), headers=headers) for _ in range(4)]
         assert [answer.status_code for answer in await asyncio.gather(*sent)] == [202] * 4
+
+
+@pytest.mark.parametrize("keyring", [None, MasterKeyring([b"k" * 32])])
+async def test_a_job_with_pictures_runs_again_piece_by_piece(settings, valkey_url, redis, clock, keyring):
+    sealed = connect(valkey_url, keyring=keyring)
+    try:
+        async with running(settings, sealed, clock, keys_in=sealed) as api:
+            client, jobs, secret = await api.client(), Jobs(sealed, clock), await KeptSecrets(sealed, clock).get(DIGEST)
+            old = (await client.post("/v1/jobs", json={"model": SOL, "input": ITEMS})).json()["id"]
+            await client.post(f"/v1/jobs/{old}/cancel")
+            new = (await client.post(f"/v1/jobs/{old}/rerun")).json()
+            assert new["rerun_of"] == old
+            assert await jobs.load_input(new["id"]) == await jobs.load_input(old)
+            stored = await jobs.load(new["id"])
+            assert stored.job.input_digest == input_digest(secret, {"model": SOL, **await jobs.load_input(new["id"])})
+            kept = await redis.strlen(keys.job_input(new["id"]))
+            assert int((await redis.hget(keys.content_sizes("acme"), new["id"])).split()[0]) >= kept
+            raw = await redis.get(keys.job_input(old))
+            await redis.set(keys.job_input(old), raw[:1] + raw[900_000:])
+            damaged = await client.post(f"/v1/jobs/{old}/rerun")
+            assert damaged.status_code == 410, damaged.text
+            assert await redis.zcard(keys.index("acme")) == 2
+            assert not [name async for name in redis.scan_iter("vigil:upload:*")]
+    finally:
+        await sealed.aclose()
+
+
+@pytest.mark.parametrize("limit", ["rate", "bytes"])
+async def test_what_would_be_refused_is_not_copied(settings, redis, clock, limit):
+    async with running(settings, redis, clock) as api:
+        client = await api.client()
+        old = (await client.post("/v1/jobs", json={"model": SOL, "input": ITEMS})).json()["id"]
+        await client.post(f"/v1/jobs/{old}/cancel")
+        if limit == "rate":
+            await api.apps.set_rate("acme", RateLimit(1), by="key_ops")
+            client = await api.client()
+            assert (await client.post("/v1/jobs", json={"model": SOL, "input": "x"})).status_code == 202
+        else:
+            await api.apps.set_quota("acme", AppQuota(None, 3_000_000), by="key_ops")
+            client = await api.client()
+        await redis.config_resetstat()
+        refused = await client.post(f"/v1/jobs/{old}/rerun")
+        assert refused.status_code == 429, refused.text
+        assert "cmdstat_append" not in await redis.info("commandstats")
+        many = await client.post("/v1/jobs/actions", json={"action": "rerun", "ids": [old]})
+        assert many.status_code in {200, 429}
+
+
+async def test_runs_again_of_long_inputs_block_nobody_and_take_little_memory(settings, redis, clock):
+    text = "data:image/png;base64," + "A" * (20 * 2**20)
+    items = [{"role": "user", "content": [{"type": "input_image", "image_url": text}]}]
+    async with running(settings, redis, clock) as api:
+        client = await api.client()
+        old = (await client.post("/v1/jobs", json={"model": SOL, "input": items})).json()["id"]
+        await client.post(f"/v1/jobs/{old}/cancel")
+    request = WorstRequest("rerun", "POST", f"/v1/jobs/{old}/rerun")
+    with measured_api(settings, VAULT) as measured:
+        tracemalloc.start()
+        try:
+            cost = await asyncio.to_thread(measured.send, request)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert cost.status == 202
+    assert cost.turn < 0.05, cost
+    assert peak < 12 * 2**20, peak
+
+
+async def test_slow_bodies_of_one_app_keep_none_of_another_waiting(api, redis):
+    key, other = await api.key("slow"), await api.client("other")
+    lines = ["POST /v1/jobs HTTP/1.1", "host: x", f"authorization: Bearer {key}", "content-type: application/json"]
+    head = "\r\n".join([*lines, f"content-length: {30 * 2**20}", "", '{"model": "'])
+    slow = [await RawClient(api).send(head.encode()) for _ in range(10)]
+    try:
+        async with asyncio.timeout(15):  # a slow body is refused after 30 s
+            assert (await other.post("/v1/jobs", json={"model": SOL, "input": ITEMS})).status_code == 202
+    finally:
+        for client in slow:
+            client.socket.close()
 
 
 async def test_pictures_are_sealed_verified_and_found_damaged(settings, valkey_url, redis, clock):

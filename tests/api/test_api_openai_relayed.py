@@ -119,6 +119,28 @@ async def test_an_app_has_a_few_under_way_at_a_time(sdk):
     assert sorted([(await one).status_code for one in sending]) == [400, 400, 400, 400, 429, 429]
 
 
+async def test_clients_that_leave_leave_their_requests_under_way(sdk):
+    body = {"model": SOL, "input": "[[sim: block_before_stream hold=50000]] x"}
+    for number in range(1, 5):
+        leaving = asyncio.create_task(sdk.http.post("/v1/responses/compact", json=body))
+        await until("the provider to be asked", lambda n=number: compactions_are(sdk, n))
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    again = await sdk.http.post("/v1/responses/compact", json=body)
+    assert (again.status_code, again.json()["error"]["code"]) == (429, "too_many_requests")
+    sdk.stage.hurry()
+
+    async def free():
+        answer = await sdk.http.post("/v1/responses/input_tokens", json={"model": SOL, "input": "x"})
+        return answer.status_code == 200
+
+    await until("they have ended", free)
+
+
+async def compactions_are(sdk, number):
+    return sdk.stage.sim.calls()["compactions"] == number
+
+
 async def test_a_provider_with_chat_only_has_neither(settings, redis, clock, valkey_url):
     chat = settings.model_copy(update={"upstream": "chat"})
     async with sdk_against_api(chat, redis, clock, valkey_url, worker=False) as sdk:

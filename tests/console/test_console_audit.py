@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -14,9 +15,11 @@ from builders import new_job
 from console_server import serving
 from in_process import until
 
+from api.runtime.audit_access import AuditAccess, ExportRange
+from api.runtime.background_work import BackgroundWork
 from worker.audit.export import FileProof, lines_of, read_manifest
 from worker.audit.keytext import as_text
-from worker.clock import Clock
+from worker.clock import Clock, to_ms
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.apps import Apps
@@ -142,6 +145,21 @@ async def test_an_export_proves_itself_with_its_manifest_and_has_no_other_apps_r
     assert (await visitor.get("/console/audit/trail.ndjson?before=yesterday")).status_code == 422
     reader = await console.logged_in(APP, ("read",))
     assert (await reader.get("/console/audit/trail.ndjson")).status_code == 403
+
+
+async def test_an_export_that_its_client_does_not_read_keeps_no_other_app_waiting(redis, settings, sealed):
+    await sealed.jobs.submit(new_job(app="other"))
+    background = BackgroundWork()
+    access = AuditAccess(redis, Clock(), settings, background)
+    now = to_ms(Clock().now()) + 1_000
+    slow = access.export_lines(ExportRange(APP, None, now))
+    assert await anext(slow)
+    again = asyncio.create_task(anext(access.export_lines(ExportRange(APP, None, now))))
+    others = [lines async for lines in access.export_lines(ExportRange("other", None, now))]
+    assert b'"other"' in b"".join(others)
+    assert not again.done(), "one export of an app at a time"
+    await slow.aclose()
+    assert await again
 
 
 async def test_who_read_what_is_listed(console, sealed, redis):

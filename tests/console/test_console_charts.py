@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import get_args
 
 import pytest
 from hypothesis import given, strategies as st
+from jinja2 import Environment, PackageLoader
 
 from api.console import formats
 from api.console.charts import histogram, rate_chart
-from worker.safety.account import Counts
+from worker.safety.account import Counts, State
 from worker.store.provider.request_counts import EndCounts, RequestBucket
 
 START = datetime(2026, 11, 30, 0, 0, tzinfo=UTC)
@@ -61,6 +64,16 @@ def test_everything_is_within_the_frame(rows, counts):
     assert all(0 <= bar.height <= 100 and bar.x + bar.width <= 100 for bar in histogram(counts).bars)
 
 
+def test_each_state_of_the_account_has_a_shape_and_a_colour_of_its_own():
+    templates = Environment(loader=PackageLoader("api.console"), autoescape=True)
+    templates.filters |= formats.FILTERS
+    shape = templates.get_template("macros.html").make_module().glyph
+    style = files("api.console").joinpath("static/console.css").read_text()
+    assert len({str(shape(name)) for name in (*get_args(State), "paused", "queued")}) == len(get_args(State)) + 2
+    for state in get_args(State):
+        assert f".status.s-{state}" in style
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -71,7 +84,9 @@ def test_everything_is_within_the_frame(rows, counts):
         (59.4, "59 s"),
         (125, "2 min 05 s"),
         (3_000, "50 min"),
+        (3_600, "1 h"),
         (3_660, "1 h 01 min"),
+        (86_400, "1 d"),
         (200_000, "2 d 7 h"),
     ],
 )
@@ -81,5 +96,5 @@ def test_lengths_of_time(seconds, text):
 
 def test_times_to_come_and_gone():
     assert formats.relative(START, START + timedelta(seconds=90)) == "1 min 30 s ago"
-    assert formats.relative("2026-11-30T00:02:00Z", START) == "in 2 min 00 s"
+    assert formats.relative("2026-11-30T00:02:00Z", START) == "in 2 min"
     assert formats.relative(START, START + timedelta(seconds=0.4)) == "now"

@@ -58,7 +58,7 @@ async def test_near_misses_are_listed_with_the_jobs_behind_them(console, jobs):
     visitor = await console.logged_in()
     text = (await visitor.get("/console/end-users")).text
     assert text.index(BOB[:16]) < text.index(ANN[:16]), "the newest first"
-    assert "1 more to go" in text
+    assert "1 more block to quarantine" in text
     page = (await visitor.get(f"/console/end-users/{ANN}")).text
     assert all(f"/console/jobs/{job_id}" in page for job_id in blocked)
     assert checked not in page

@@ -15,7 +15,7 @@ from api.runtime import login_attempts
 from api.runtime.console_sessions import ConsoleSessions
 from api.runtime.key_cache import KeyCache
 from worker.clock import Clock
-from worker.store import keys
+from worker.store import console_access, keys
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
 from worker.store.console_access import ConsoleAccess
@@ -71,6 +71,13 @@ async def test_a_link_logs_in_once(console):
     second = await console.visitor().log_in(link)
     assert second.status_code == 401
     assert "was used before" in second.text
+
+
+async def test_the_whole_address_of_a_link_may_be_pasted(console):
+    """The script takes the link out of the address; a browser without it does not."""
+    link = await console.link((await console.key())[0])
+    answer = await console.visitor().log_in(f" {console.base_url}/console/login#link={link} ")
+    assert answer.status_code == 303
 
 
 async def test_a_link_used_twice_at_once_lets_one_in(console):
@@ -175,6 +182,22 @@ async def test_failed_attempts_are_bounded_and_lock_nobody_out(console, monkeypa
     assert (await visitor.log_in((await console.key())[1])).status_code == 303
 
 
+async def test_logins_and_refused_ones_are_events_without_a_secret(console, telemetry_events, monkeypatch):
+    monkeypatch.setattr(login_attempts, "MAX_FAILURES", 2)
+    key, text = await console.key()
+    link, visitor = await console.link(key), console.visitor()
+    for secret in (text, link, link, "vgl_" + "x" * 38, "vgo_" + "x" * 32):
+        await visitor.log_in(secret)
+    emitted = [(name, fields) for name, fields in telemetry_events if name.startswith("console.")]
+    assert [(name, fields["what"], fields.get("app")) for name, fields in emitted] == [
+        ("console.logged_in", "key", "acme"),
+        ("console.logged_in", "link", "acme"),
+        ("console.login_refused", "link", None),
+        ("console.login_refused", "key", None),
+    ], "whoever tries on does not fill the log"
+    assert not any(secret[4:] in str(emitted) for secret in (text, link))
+
+
 @pytest.mark.parametrize(
     "target",
     ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/a\nSet-Cookie: x=y"],
@@ -246,3 +269,16 @@ async def test_a_session_ends_after_twelve_hours_and_a_link_after_ten_minutes(re
     clock.ahead = timedelta(hours=12, seconds=1)
     assert await sessions.find(token) is None
     assert await access.session(token) is None
+
+
+async def test_a_key_has_at_most_so_many_sessions_and_the_oldest_end(console, redis, clock, monkeypatch):
+    monkeypatch.setattr(console_access, "MAX_SESSIONS", 3)
+    record, key = (await console.key())[:2]
+    access = ConsoleAccess(redis, clock)
+    tokens = [await access.begin_session(record.id) for _ in range(5)]
+    other = await access.begin_session((await console.key("other"))[0].id)
+    assert [await access.session(token) is not None for token in (*tokens, other)] == [False, False, *[True] * 4]
+    await redis.set(keys.console_sessions(record.id), "of another type")
+    visitor = console.visitor()
+    assert (await visitor.log_in(key)).status_code == 303
+    assert await redis.zcard(keys.console_sessions(record.id)) == 1

@@ -92,6 +92,15 @@ async def test_a_form_of_another_site_does_nothing(console, headers):
     assert "scheduled" in (await visitor.get(f"/console/jobs/{job_id}")).text
 
 
+async def test_another_site_logs_nobody_out(console):
+    """Its form comes without the strict cookie; the answer must not remove the cookie that the browser has."""
+    answer = await console.visitor().post(
+        "/console/logout", {}, Origin="https://evil.example", **{"Sec-Fetch-Site": "cross-site"}
+    )
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+
+
 async def test_the_proxy_may_end_tls_without_saying_so(console):
     visitor = console.visitor()
     visitor.origin = visitor.origin.replace("http://", "https://")
@@ -105,6 +114,14 @@ async def test_a_browser_is_led_to_the_console_and_others_are_not(console):
         answer = await visitor.get("/", **headers)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert (await visitor.client.post("/", headers={"Accept": "text/html"})).status_code == 404
+
+
+async def test_the_first_page_is_one_that_the_key_may_see(console):
+    for scopes, path in ((("read",), "/now"), (("ops",), "/end-users"), (("audit", "content"), "/audit")):
+        visitor = await console.logged_in("acme", scopes)
+        assert (await visitor.get("/console")).headers["location"] == f"/console{path}"
+        assert (await visitor.get(f"/console{path}")).status_code == 200
+    assert (await console.visitor().get("/console")).headers["location"] == "/console/now"
 
 
 async def test_the_setting_turns_it_off(settings, redis, clock):
@@ -121,6 +138,8 @@ async def test_files_are_kept_by_their_content(console):
     for address in addresses:
         answer = await visitor.get(address)
         assert answer.headers.get_list("cache-control") == ["public, max-age=31536000, immutable"]
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         old = re.sub(r"static/[0-9a-f]+/", "static/0000000000000000/", address)
         assert (await visitor.get(old)).headers["cache-control"] == "no-store"
     assert (await visitor.get("/console/static/x/..%2fconsole.css")).status_code == 404

@@ -113,6 +113,27 @@ def test_a_long_wait_is_cut_and_the_call_stays_to_be_seen():
     assert [bar.seconds for bar in bars(shown, "wait")] == [86_400]
 
 
+def test_webhooks_that_are_tried_for_days_leave_the_job_to_be_seen():
+    events = [event("job.queued", 0), event("job.started", 0.1), event("job.completed", 4)]
+    tries = [{"at": at(seconds).isoformat(), "status_code": 500, "error": None} for seconds in (5, 300, 90_000)]
+    messages = [{"type": "job.completed", "deliveries": tries}]
+    shown = timeline_of(job([attempt(1, 0.1, 4)], finished_at=at(4)), events, messages, at(90_001))
+    (call,) = bars(shown, "attempt")
+    assert call.width > 50
+    places = [bar.x for bar in bars(shown, "undelivered")]
+    assert call.x + call.width < places[0] < 100, "one soon after the end stands where it belongs"
+    assert places[1:] == [100, 100]
+    assert shown.tail > 80_000
+
+
+def test_an_open_offer_says_until_when():
+    made = event("job.offer.made", 6, model="luna", until=at(3_600).isoformat())
+    offer = {"model": "luna", "since": at(6), "until": at(3_600)}
+    shown = timeline_of(job([attempt(1, 0, None)], offer=offer), [made], [], at(20))
+    assert shown.lanes[-1].name == "offer, until 10:00:00 UTC"
+    assert bars(shown, "offer")[0].detail == "open, deadline 2026-11-30 10:00:00.000 UTC"
+
+
 def test_a_job_with_more_than_a_page_holds_shows_its_newest():
     attempts = [attempt(number, 100 * number, 100 * number + 99) for number in range(1, 51)]
     checks = [check(number, 100 * number + one, 100 * number + one + 1) for number in range(1, 51) for one in range(60)]
@@ -131,20 +152,23 @@ TIMES = st.floats(-1e5, 1e5, allow_nan=False)
     checks=st.lists(st.tuples(TIMES, st.none() | TIMES, st.sampled_from(["signalled", "suspected"])), max_size=6),
     others=st.lists(st.tuples(st.sampled_from(["job.started", "job.scheduled", "job.released", "job.rescued"]), TIMES)),
     finished=st.none() | TIMES,
+    tries=st.lists(TIMES, max_size=3),
     now=TIMES,
 )
-def test_nothing_is_negative_or_outside(attempts, checks, others, finished, now):
+def test_nothing_is_negative_or_outside(attempts, checks, others, finished, tries, now):
     view = job(
         [attempt(n, *times) for n, times in enumerate(attempts, 1)],
         [check(1, *one) for one in checks],
         None if finished is None else at(finished),
     )
     events = [event(kind, seconds, reason="backoff") for kind, seconds in others]
-    shown = timeline_of(view, events, [], at(now))
+    sent = [{"at": at(seconds).isoformat(), "status_code": 200, "error": None} for seconds in tries]
+    shown = timeline_of(view, events, [{"type": "job.completed", "deliveries": sent}], at(now))
     assert all(bar.seconds >= 0 for bar in shown.bars)
     assert all(bar.x >= 0 and bar.width >= 0 and bar.x + bar.width <= 100.01 for bar in shown.bars)
     assert all(0 <= tick.x <= 100 for tick in shown.ticks)
     assert len(shown.ticks) <= 8
     assert shown.cut >= 0
+    assert shown.tail >= 0
     starts = [bar.start for bar in shown.bars]
     assert starts == sorted(starts)

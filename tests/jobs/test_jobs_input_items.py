@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from growth import grows_too_fast
 from hypothesis import given, strategies as st
 
 from worker.jobs import ids
 from worker.jobs.conversation import Conversation, conversation_of
 from worker.jobs.input_items import (
     KeptItem,
+    count_values,
     input_id,
     items_of,
     kept_input,
@@ -140,3 +142,21 @@ def test_a_conversation_is_what_was_stored_and_its_ids_are_unique(items, answer)
     assert len(set(names)) == len(names) == 2 * len(items) + len(answer)
     assert ended.without_job(JOB).items == made.items
     assert (made.after_turn(None).items, made.after_turn(None).turn) == (made.items, None)
+
+
+@given(st.recursive(st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=2), inner)))
+def test_values_are_counted_up_to_a_limit(value):
+    def counted(one):
+        inner = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        return 1 + sum(map(counted, inner))
+
+    whole = counted([{"a": value}]) - 1
+    assert count_values([{"a": value}], 1_000) == min(whole, 1_001)
+    assert count_values([{"a": value}], 2) == min(whole, 3)
+
+
+def test_naming_items_of_one_id_grows_with_their_number():
+    def join(items):
+        assert len({one.id for one in Conversation("conv_1", 5, {}).with_items(items).items}) == len(items)
+
+    assert not grows_too_fast(join, lambda size: [KeptItem("same", {})] * size, 4_000)

@@ -53,12 +53,12 @@ class Conversation:
     def with_items(self, items: Iterable[KeptItem], job_id: str = "") -> Self:
         """Return it with these items at the end; an id that it has already gets a number."""
         known = {entry.kept.id for entry in self.entries}
-        added = []
+        added, numbers = [], dict[str, int]()
         for one in items:
-            name, number = one.id, 1
+            name = one.id
             while name in known:
-                number += 1
-                name = f"{one.id}_{number}"
+                numbers[one.id] = numbers.get(one.id, 1) + 1  # goes on where the last of this id has ended
+                name = f"{one.id}_{numbers[one.id]}"
             known.add(name)
             added.append(Entry(KeptItem(name, one.item), job_id))
         return replace(self, entries=(*self.entries, *added))

@@ -17,6 +17,8 @@ Json = dict[str, Any]
 MAX_ITEMS: Final = 1_000
 MAX_BYTES: Final = 4 * 2**20
 """Of all that a request may continue; as much as one body may have, if that is more."""
+MAX_VALUES: Final = 100_000
+"""JSON values in all that a request may continue: a parser holds the process far longer for them than for text."""
 _PREFIXES: Final = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 _OWN: Final = re.compile(r"(?:msg|fc|fco|rs|item)_([0-9a-z]{1,64})_(live|in)?(\d{1,6})")
 _ANSWERED: Final = frozenset({"message", "function_call", "custom_tool_call", "reasoning"})
@@ -149,6 +151,20 @@ def page_of(items: Sequence[KeptItem], limit: int, order: str, after: str | None
             return None
         rows = rows[place + 1 :]
     return rows[:limit], len(rows) > limit
+
+
+def count_values(items: Iterable[Json], most: int) -> int:
+    """Return how many JSON values the items have, with those inside of others; `most` + 1 if there are more."""
+    left: list[Any] = list(items)
+    seen = 0
+    while left and seen + len(left) <= most:
+        seen += 1
+        one = left.pop()
+        if isinstance(one, dict):
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return min(seen + len(left), most + 1)
 
 
 def _sent_id(item: Json) -> str | None:

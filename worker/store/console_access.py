@@ -19,11 +19,14 @@ from worker.clock import Clock, to_ms
 from worker.store import keys
 from worker.store.apps import ApiKey, read_key
 from worker.store.connection.pool import keyring_of
+from worker.store.connection.wrong_types import set_aside_wrong_types
 from worker.store.errors import store_errors
 from worker.store.values import read, reporting_unreadable
 
 SESSION_SECONDS: Final = 12 * 3600
 LINK_SECONDS: Final = 600
+MAX_SESSIONS: Final = 200
+"""Of one API key, which may log in as often as it likes: the newest."""
 LINK_PREFIX: Final = "vgo_"
 _SESSION_PREFIX: Final = "vgs_"
 _TOKEN: Final = re.compile(r"vg[os]_[A-Za-z0-9_-]{32}")
@@ -71,8 +74,20 @@ class ConsoleAccess:
         return grant.key_id if grant is not None else None
 
     async def begin_session(self, key_id: str) -> str:
-        """Return the token of a new session for this API key."""
-        return await self._create(_SESSION_PREFIX, key_id, SESSION_SECONDS)
+        """Return the token of a new session for this API key; its oldest ends if the key has MAX_SESSIONS."""
+        token, now = await self._create(_SESSION_PREFIX, key_id, SESSION_SECONDS), to_ms(self._clock.now())
+        index = keys.console_sessions(key_id)
+        await set_aside_wrong_types(self._redis, {index: "zset"})
+        async with store_errors("count the sessions", index), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(index, {_digest(token): now})
+            pipe.zremrangebyscore(index, "-inf", now - SESSION_SECONDS * 1000)
+            pipe.zrange(index, 0, -MAX_SESSIONS - 1)
+            pipe.zremrangebyrank(index, 0, -MAX_SESSIONS - 1)
+            pipe.expire(index, SESSION_SECONDS)
+            _, _, oldest, *_ = await pipe.execute()
+            if oldest:
+                await self._redis.delete(*(keys.console_session(one.decode(errors="replace")) for one in oldest))
+        return token
 
     async def session(self, token: str) -> LiveSession | None:
         """Return the live session of this token, or None.
@@ -151,5 +166,9 @@ def _name(token: str) -> str | None:
     """Return the key of the token's record; None for text that can't be a token, so that it costs no call to Redis."""
     if _TOKEN.fullmatch(token) is None:
         return None
-    digest = hashlib.sha256(token.encode()).hexdigest()
+    digest = _digest(token)
     return keys.console_link(digest) if token.startswith(LINK_PREFIX) else keys.console_session(digest)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

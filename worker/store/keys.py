@@ -245,6 +245,10 @@ def console_session(digest: str) -> str:
     return "vigil:console:" + digest
 
 
+def console_sessions(key_id: str) -> str:
+    return "vigil:consoles:" + key_id
+
+
 def console_link(digest: str) -> str:
     return "vigil:consolelink:" + digest
 

@@ -24,6 +24,7 @@ from worker.store.envelope import INPUT, JobCipher
 
 KIND: Final = b"5"
 _LENGTH: Final = struct.Struct("!I")
+LENGTH_BYTES: Final = _LENGTH.size
 _MEMBER: Final = "media"
 
 
@@ -144,7 +145,7 @@ async def open_media(cipher: JobCipher, job_id: str, raw: bytes, given: Any) -> 
             for _ in range(size):
                 start = at + _LENGTH.size
                 at = start + int(_LENGTH.unpack_from(raw, at)[0])
-                pieces.append(cipher.unseal_bytes(_field(number), raw[start:at]).decode("ascii"))
+                pieces.append(open_piece(cipher, number, raw[start:at]).decode("ascii"))
                 number += 1
                 await asyncio.sleep(0)
             strings.append("".join(pieces))

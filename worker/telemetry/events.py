@@ -183,6 +183,10 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "arq.hiccup": _row(WARNING, "Redis was unavailable for arq's own bookkeeping.", "error"),
     "queue.full": _row(DEBUG, "A submit was refused: a quota of its app, or the memory of Redis, is used up.", "what"),
     "api.ready": _row(INFO, "The API takes requests.", "host port"),
+    "console.logged_in": _row(INFO, "Somebody logged in to the console, with a `key` or a `link`.", "what"),
+    "console.login_refused": _row(
+        WARNING, "What somebody logged in with is no live key or link; 20 in a minute from an address are told.", "what"
+    ),
     "api.answered": _row(DEBUG, "A request was answered.", "http_status"),
     "api.broke": _row(ERROR, "A request failed with an internal error.", "error at"),
     "telemetry.dropped": _row(DEBUG, "An event or field is in no table, or a subscriber failed.", "what"),

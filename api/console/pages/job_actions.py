@@ -13,10 +13,9 @@ from api.console.action_progress import MAX_JOBS, ActionProgress, open_progress
 from api.console.console_routes import ConsoleRoutes, Done
 from api.console.job_query import LABELS, JobQuery
 from api.console.page_response import Page
-from api.console.visit import Form, LoginNeeded, Visit
+from api.console.visit import Form, Visit
 from api.jobs.bulk_actions import ActionRequest, run_actions
 from api.jobs.search import filter_of_query
-from api.runtime.store_deadline import with_deadline
 from api.schema.requests import ActionName, JobActionsRequest
 from api.schema.responses import JobActionsView
 from api.web.auth import require_scope
@@ -27,7 +26,6 @@ from api.web.validation import validate
 from worker.clock import from_ms, to_ms
 from worker.jobs import ids
 from worker.jobs.timestamps import iso_utc
-from worker.store.apps import ApiKey
 
 routes = ConsoleRoutes()
 PART: Final = 100
@@ -153,18 +151,10 @@ async def _run(
         wanted |= {"filter": filter_of_query(query.params), "limit": most}
     if cursor is not None:
         wanted["cursor"] = cursor
-    request, key = validate(JobActionsRequest, wanted), await _key(visit)
+    request, key = validate(JobActionsRequest, wanted), await visit.key_with_limits()
     idempotency_key = f"console-{run_id}" if run_id else None
     meter, base = meter_of(visit.context.settings, key), base_url(visit.request)
     return await run_actions(visit.context, ActionRequest(key, meter, base, {}, idempotency_key), request)
-
-
-async def _key(visit: Visit) -> ApiKey:
-    """Return the session's key with the limits of its app, which a session does not have."""
-    key = await with_deadline(visit.request, visit.context.key_cache.find_by_id(visit.key.id))
-    if key is None:
-        raise LoginNeeded
-    return key
 
 
 def _fixed(visit: Visit, query: JobQuery) -> JobQuery:

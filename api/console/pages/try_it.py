@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 from api.console.console_routes import ConsoleRoutes, Done
 from api.console.page_response import Page
 from api.console.simulator_scenarios import scenario_choices
-from api.console.visit import Form, LoginNeeded, Visit
+from api.console.visit import Form, Visit
 from api.jobs.dry_run import dry_run
 from api.jobs.submission import digests_of, submit
 from api.runtime.store_deadline import with_deadline
@@ -44,7 +44,7 @@ async def submit_form(visit: Visit, form: Form) -> Page | Done:
     try:
         body = validate(Submit, _request(form))
         if form.text("act") == "price":
-            key = await _key(visit)
+            key = await visit.key_with_limits()
             priced = await with_deadline(visit.request, dry_run(visit.context, key, body))
             return await _form_page(visit, sent, priced=priced)
         return Done(f"/jobs/{await _submit(visit, body, form.size)}")
@@ -53,20 +53,12 @@ async def submit_form(visit: Visit, form: Form) -> Page | Done:
 
 
 async def _submit(visit: Visit, body: Submit, size: int) -> str:
-    request, context, key = visit.request, visit.context, await _key(visit)
+    request, context, key = visit.request, visit.context, await visit.key_with_limits()
     digests = await digests_of(context, key.app, body, size, repeatable=False)
     meter = meter_of(context.settings, key)
     submitting = submit(context, key, body, digests, trace_of(request.scope), None, meter, base_url(request))
     stored, _ = await with_deadline(request, submitting)
     return stored.job.id
-
-
-async def _key(visit: Visit) -> Any:
-    """Return the session's key with the limits of its app, which a session does not have."""
-    key = await with_deadline(visit.request, visit.context.key_cache.find_by_id(visit.key.id))
-    if key is None:
-        raise LoginNeeded
-    return key
 
 
 def _request(form: Form) -> dict[str, Any]:

@@ -125,11 +125,12 @@ function length(seconds) {
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 60) return `${Math.round(seconds)} s`;
   const whole = Math.round(seconds);
-  const two = (number) => String(number).padStart(2, "0");
-  if (whole < 600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
-  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
-  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  const padded = (number) => String(Math.floor(number)).padStart(2, "0");
+  const two = (number, unit, rest, smaller) => `${Math.floor(number)} ${unit}${rest < 1 ? "" : ` ${padded(rest)} ${smaller}`}`;
+  if (whole < 3600) return two(whole / 60, "min", whole < 600 ? whole % 60 : 0, "s");
+  if (whole < 86400) return two(whole / 3600, "h", (whole % 3600) / 60, "min");
+  const hours = Math.floor((whole % 86400) / 3600);
+  return `${Math.floor(whole / 86400)} d${hours ? ` ${hours} h` : ""}`;
 }
 
 // The times are the server's, so is "now": a wrong clock of this machine must not make a time negative.

@@ -10,7 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from arq.connections import ArqRedis
+
 from worker.jobs.errors import RateExceeded
+from worker.store import keys
+from worker.store.errors import store_errors
 
 _MINUTE_US: Final = 60_000_000
 MAX_RATE: Final = 6_000_000
@@ -57,6 +61,20 @@ class RateMeter:
         """Record that there was no token; return the error to raise."""
         self.record_charge(0, full_us)
         return RateExceeded(self.rate.capacity, self.rate.window_seconds, math.ceil(wait_us / 1e6))
+
+
+async def refuse_if_spent(redis: ArqRedis, app: str, meter: RateMeter) -> None:
+    """Raise RateExceeded if the app has no token now; takes none. For work that is done before a token is taken."""
+    interval = meter.rate.interval_us
+    if not interval:
+        return
+    async with store_errors("look at the rate limit"):
+        raw, (seconds, micros) = await redis.get(keys.rate(app)), await redis.time()
+    now, fill_time = seconds * 1_000_000 + micros, meter.rate.capacity * interval
+    full_at = max(now, min(int(raw) if raw and raw.isdigit() else 0, now + fill_time))
+    wait = full_at + interval - now - fill_time
+    if wait > 0:
+        raise meter.exceeded(full_at - now, wait)
 
 
 def dump(rate: RateLimit | None) -> list[int] | None:

@@ -12,8 +12,9 @@ local function take_place(callers, processes, name)
   for i = 1, #rows, 2 do
     local job, state = rows[i], rows[i + 1]
     local until_ms = string.match(state, '^left:(%d+)$')
-    if state == name then return job end
-    if until_ms and number(until_ms) <= now then
+    local is_job = string.match(job, '^job_%w+$') -- anything else was not written by Vigil
+    if state == name and is_job then return job end
+    if not is_job or (until_ms and number(until_ms) <= now) then
       call('HDEL', callers, job)
     elseif until_ms or number(call('ZSCORE', processes, string.match(state, '^[^:]*'))) <= now then
       if not found or job < found then found = job end -- ids sort by time

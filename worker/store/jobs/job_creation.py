@@ -170,7 +170,7 @@ class JobCreation:
         """
         if not job_id:
             raise EarlierCallerWaits
-        stored = await self._load(job_id, locked=True)
+        stored = await self._load(job_id, locked=True) if ids.is_job_id(job_id) else None
         job = stored.job if stored is not None else None
         same = job is not None and (job.app, job.input_digest) == (new.fact.app, new.fact.input_digest)
         if stored is not None and same and stored.job.content_removed is None:

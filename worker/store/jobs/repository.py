@@ -283,6 +283,11 @@ class Jobs:
         async with store_errors("read the input", keys.job_input(job_id)):
             return int(await self._redis.strlen(keys.job_input(job_id)))
 
+    async def output_bytes(self, job_id: str) -> int:
+        """Return about how many bytes the output has, 0 if there is none."""
+        async with store_errors("read the output", keys.job_output(job_id)):
+            return int(await self._redis.strlen(keys.job_output(job_id)))
+
     async def load_output(self, job_id: str) -> dict[str, Any] | None:
         """Return the output of the model, or None if there is none."""
         async with store_errors("read the output", keys.job_output(job_id)):
