@@ -19,7 +19,17 @@ def vigil(tmp_path: Path) -> Vigil:
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    running = start_up(tmp_path_factory.mktemp("up"), free_port(), "--speed", "10")
+    yield from _running(tmp_path_factory.mktemp("up"))
+
+
+@pytest.fixture
+def started_now(tmp_path: Path) -> Iterator[Up]:
+    """A `vigil up` of the test's own, for what it prints and what ends some minutes later."""
+    yield from _running(tmp_path)
+
+
+def _running(folder: Path) -> Iterator[Up]:
+    running = start_up(folder, free_port(), "--speed", "10")
     yield running
     running.process.send_signal(signal.SIGTERM)
     try:

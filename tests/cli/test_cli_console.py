@@ -18,10 +18,10 @@ def log_in(url: str, link: str) -> httpx2.Response:
         return client.post(f"{address}/login", data={"secret": token}, headers={"Origin": url})
 
 
-def test_the_link_of_vigil_up_logs_in_once(up: Up) -> None:
-    found = re.search(r"console +(http\S+) +\(logs in once", up.output)
+def test_the_link_of_vigil_up_logs_in_once(started_now: Up) -> None:
+    found = re.search(r"console +(http\S+) +\(logs in once", started_now.output)
     assert found is not None
-    assert [log_in(up.url, found[1]).status_code for _ in range(2)] == [303, 401]
+    assert [log_in(started_now.url, found[1]).status_code for _ in range(2)] == [303, 401]
 
 
 def test_another_link_for_the_same_key(up: Up) -> None:
