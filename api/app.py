@@ -19,9 +19,11 @@ from api.openai_compat.chat import routes as openai_chat
 from api.openai_compat.conversations import routes as openai_conversations
 from api.openai_compat.error_format import respond
 from api.routes import (
+    appeals,
     audit,
     bulk_actions,
     deliveries,
+    end_users,
     events,
     health,
     job_actions,
@@ -59,6 +61,8 @@ _MODULES = (
     job_token,
     pauses,
     quarantine,
+    end_users,
+    appeals,
     events,
     audit,
     status,

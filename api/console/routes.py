@@ -11,6 +11,7 @@ from api.console import login
 from api.console.console_routes import ConsoleRoute, ConsoleRoutes, RootRoute, lead_to_console, redirect
 from api.console.navigation import ENTRIES
 from api.console.pages import (
+    appeals,
     apps,
     audit,
     end_users,
@@ -28,7 +29,21 @@ from api.console.static_files import get_static
 from api.console.visit import console_url, session_of
 from api.web.problems import Problem
 
-_PAGES: Final = (now, jobs, job_actions, job, job_content, job_documents, try_it, webhooks, end_users, audit, lab, apps)
+_PAGES: Final = (
+    now,
+    jobs,
+    job_actions,
+    job,
+    job_content,
+    job_documents,
+    try_it,
+    webhooks,
+    end_users,
+    appeals,
+    audit,
+    lab,
+    apps,
+)
 """The modules of pages, each with its `routes`."""
 
 

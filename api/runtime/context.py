@@ -34,10 +34,7 @@ from api.runtime.trail_check import TrailCheck
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.settings import Settings
-from worker.store.admission.appeal_notes import AppealNotes
-from worker.store.admission.end_user_ledger import EndUserLedger
 from worker.store.admission.pauses import Pauses
-from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.trail import Trail
@@ -48,6 +45,11 @@ from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.console_access import ConsoleAccess
 from worker.store.conversations.documents import ConversationDocuments
+from worker.store.end_users.appeal_notes import AppealNotes
+from worker.store.end_users.appeals import Appeals
+from worker.store.end_users.end_user_ledger import EndUserLedger
+from worker.store.end_users.ledger_entries import quarantine_limits
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
@@ -116,6 +118,7 @@ class AppContext:
     audit_access: AuditAccess
     trail_check: TrailCheck
     ledger: EndUserLedger
+    appeals: Appeals
     appeal_notes: AppealNotes
     delivery_log: DeliveryLog
     lab_runs: LabRuns
@@ -128,9 +131,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     given_secrets = {}
     if settings.identifier_secret is not None:
         given_secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
-    limits = QuarantineLimits(
-        settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
-    )
+    limits = quarantine_limits(settings)
     catalogue = settings.catalogue()
     resolver = SystemResolver()
     secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
@@ -178,8 +179,9 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         content_reads=ContentReads(redis, clock),
         audit_access=AuditAccess(redis, clock, settings, background),
         trail_check=TrailCheck(redis, clock, settings, background),
-        ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds),
-        appeal_notes=AppealNotes(redis, clock),
+        ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds, settings.quarantine_blocks),
+        appeals=Appeals(redis, clock),
+        appeal_notes=AppealNotes(redis),
         delivery_log=DeliveryLog(redis, clock, outbox),
         lab_runs=LabRuns(trail, clock, catalogue, background),
         console=ConsoleState(

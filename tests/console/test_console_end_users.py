@@ -14,8 +14,8 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
-from worker.store.admission.quarantine import Quarantine
 from worker.store.audit.trail import Trail
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import NewJob
 

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.admission import appeal_notes
-from worker.store.admission.appeal_notes import AppealNotes
 from worker.store.connection.pool import connect
+from worker.store.end_users import appeal_notes
+from worker.store.end_users.appeal_notes import AppealNotes
 from worker.store.envelope import MasterKeyring
 from worker.store.lifecycle.key_rotation import KeyRotation
 

@@ -11,7 +11,7 @@ from arq.connections import ArqRedis
 from builders import VAULT
 
 from worker.store import keys
-from worker.store.admission.quarantine import row_name
+from worker.store.end_users.quarantine_rows import row_name
 from worker.store.jobs.unreadable_records import event_name, record_tag
 from worker.store.lifecycle.record_tags import mac_name
 from worker.store.record_mac import split

@@ -24,13 +24,13 @@ from worker.clock import Clock
 from worker.main import WorkerProcess
 from worker.safety.notices import SafetyNotice
 from worker.store import keys
-from worker.store.admission.appeal_notes import AppealNotes
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
 from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.legal_holds import LegalHolds
 from worker.store.connection.pool import keyring_of
 from worker.store.console_access import ConsoleAccess
+from worker.store.end_users.appeal_notes import AppealNotes
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.maintenance import sweeper

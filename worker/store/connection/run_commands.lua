@@ -8,10 +8,14 @@
 --   TERMS rows prefix id score term…        adds the job to the index of each term, `<prefix><term>`, and the terms to its row
 --   FORGET rows prefix id kind              removes it from the indexes of those of its terms that begin so, and these from its
 --                                          row
--- or be one of its own, also after IF:
+-- or be one of its own, also after IF and WHEN:
 --   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
 --                                          added last under this clock, but by `most` higher at most: who adds many
 --                                          stands behind who adds few
+--   QUARANTINE rows due unnoted ends log keep end_user now until row began renewed   puts the end user into quarantine until
+--                                          then (0 = until it is lifted), or renews a quarantine that would end before.
+--                                          An end that can't be read stands. `began` or `renewed` is
+--                                          appended to the log, which is kept for so many seconds
 -- Raises what a command raises; the commands before it have been run.
 local PACE_CLOCK_S = 86400
 local function pace(zset, clock, spacing, most, score, member)
@@ -39,9 +43,30 @@ local function forget_terms(rows, prefix, id, kind)
   end
   if #kept > 0 then call('HSET', rows, id, table.concat(kept, ' ')) else call('HDEL', rows, id) end
 end
+local MAX_LOG = 50
+local function put_into_quarantine(rows, due, unnoted, ends, log, keep, end_user, now, until_ms, row, began, renewed)
+  local stored = call('HGET', rows, end_user)
+  local at, entry, new_end = tonumber(now), began, tonumber(until_ms)
+  if stored then
+    local stored_end = tonumber(json(stored).until_ms)
+    if not stored_end or stored_end == 0 then return end
+    if stored_end > at then
+      if new_end ~= 0 and new_end <= stored_end then return end
+      entry = renewed
+    end
+  end
+  call('HSET', rows, end_user, row)
+  call('SADD', due, end_user)
+  call('SADD', unnoted, end_user)
+  if new_end == 0 then call('ZREM', ends, end_user) else call('ZADD', ends, new_end, end_user) end
+  call('RPUSH', log, entry)
+  call('LTRIM', log, -MAX_LOG, -1)
+  call('EXPIRE', log, keep)
+end
 local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms}
+local OWN = {PACE = pace, QUARANTINE = put_into_quarantine}
 local function run_command(first, last)
-  if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
+  if OWN[ARGV[first]] then return OWN[ARGV[first]](unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))
 end
 local function run_commands(count, at)
@@ -56,7 +81,7 @@ local function run_commands(count, at)
       WORDS[word](unpack(ARGV, at + 2, at + n))
     elseif word == 'WHEN' then
       if call('ZCOUNT', ARGV[at + 2], ARGV[at + 3], '+inf') >= tonumber(ARGV[at + 4]) then
-        call(unpack(ARGV, at + 5, at + n))
+        run_command(at + 5, at + n)
       end
     elseif word ~= 'IF' then
       run_command(at + 1, at + n)

@@ -18,8 +18,8 @@ from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.store import channels, codec, keys
 from worker.store.admission.pauses import PREFIX
-from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command, CommandArg
+from worker.store.end_users.ledger_entries import QuarantineLimits, ledger_commands
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.jobs.search_terms import index_commands

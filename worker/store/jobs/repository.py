@@ -30,7 +30,6 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.admission.quarantine import QuarantineLimits, must_not_be_quarantined
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
@@ -39,6 +38,7 @@ from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
+from worker.store.end_users.ledger_entries import QuarantineLimits, must_not_be_quarantined
 from worker.store.envelope import OUTPUT
 from worker.store.errors import store_errors
 from worker.store.jobs import inputs

@@ -12,12 +12,12 @@ from worker.jobs.states import Status
 from worker.store import channels, keys
 from worker.store.admission import app_quota
 from worker.store.admission.app_quota import AppQuota
-from worker.store.admission.quarantine import end_quarantine
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import ALLOW_OOM, CONTENT_SIZE, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
+from worker.store.end_users.quarantine_ends import end_quarantine
 from worker.store.jobs.stored_job import AppLimits, Caller
 
 _ARQ_JOB: Final = "arq:job:"
