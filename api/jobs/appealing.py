@@ -59,7 +59,7 @@ async def add_note(context: AppContext, key: ApiKey, appeal_id: str, text: str) 
 
 
 async def link_jobs(context: AppContext, key: ApiKey, appeal_id: str, jobs: Sequence[str]) -> Appeal:
-    """Link further jobs of the app to the appeal. Raises a Problem (404, 422), Refused."""
+    """Add links to further jobs of the app to the appeal. Raises a Problem (404, 422), Refused."""
     found = await _own_jobs(context, key, jobs)
     return await _take(context, key, appeal_id, _step(context, key, "jobs", jobs=tuple(job.id for job in found)))
 

@@ -131,6 +131,7 @@ async def submit(
             return joined, True
     earlier = await find_earlier(context, key.app, body)
     body = await check_request(context, key.app, earlier.request, names)
+    require_end_user(key, body)
     with publishing(trace) as (trace_headers, published):
         new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
         if rerun_of is not None:
@@ -251,6 +252,16 @@ def with_end_user(body: Submit) -> Submit:
     except ValidationError:
         detail = "must be 1 to 200 characters without control characters, as `end_user`"
         raise Problem(422, "validation_error", detail, [fault("/params/user", detail, "invalid")]) from None
+
+
+def require_end_user(key: ApiKey, body: Submit) -> None:
+    """Raise a Problem (422) for a request without an end user, where the key's app must name one."""
+    if key.require_end_user and body.end_user is None:
+        detail = (
+            "Each request of this app must name its end user: in `end_user`, or in `safety_identifier` or `user` of "
+            "the OpenAI-compatible APIs. The operators require it (`vigil apps set --require-end-user`)."
+        )
+        raise Problem(422, "end_user_required", detail, [fault("/end_user", detail, "end_user_required")])
 
 
 def check_times(context: AppContext, body: Submit) -> None:

@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "webhooks": ("webhooks",),
     "apps": ("apps",),
     "operations": ("pause", "resume", "quarantine"),
+    "end_users": ("end-users",),
+    "appeals": ("appeals",),
     "audit.commands": ("audit",),
     "cost": ("cost",),
     "models": ("models",),

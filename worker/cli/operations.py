@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import typer
 
@@ -94,7 +93,7 @@ def lift(
 ) -> None:
     """Lift the quarantine of an end user. The blocks so far no longer count."""
     with Client() as client:
-        answer = client.call("DELETE", f"/v1/quarantine/{quote(end_user, safe='')}", {"reason": reason})
+        answer = dict(client.lift_quarantine(end_user, reason=reason))
     print(json.dumps(answer, indent=2) if as_json else f"{clean(_end_user(answer))} may submit again")
 
 

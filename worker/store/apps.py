@@ -44,17 +44,18 @@ _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make on
 @dataclass(frozen=True, slots=True)
 class App:
     """The limits of an app: it gets claims in proportion to its weight, and may run so many jobs at once (0 = any
-    number, None = what the settings say).
+    number, None = what the settings say). `require_end_user`: each of its jobs must name its end user.
     """
 
     name: str
     weight: float = 1.0
     max_running: int | None = None
+    require_end_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key. `revoked_at` in ms, 0 = live. `rate` and `quota` are its app's own, None = the default."""
+    """An API key. `revoked_at` in ms, 0 = live. The last three are its app's; None = the default."""
 
     id: str
     app: str
@@ -64,6 +65,7 @@ class ApiKey:
     revoked_at: int = 0
     rate: RateLimit | None = None
     quota: AppQuota | None = None
+    require_end_user: bool = False
 
 
 class RefusedKey(NamedTuple):
@@ -169,7 +171,8 @@ class Apps:
             if not app:
                 return found
             name, record = keys.app(found.app), self._checked(found.app, app)
-            return replace(found, rate=read(name, record, rate_limit.load), quota=read(name, record, app_quota.load))
+            rate, quota = read(name, record, rate_limit.load), read(name, record, app_quota.load)
+            return replace(found, rate=rate, quota=quota, require_end_user=_requires_end_user(json.loads(record)))
         except RecordUnreadable as error:  # then the app has the default limits
             report_unreadable(error)
             return found
@@ -284,9 +287,10 @@ class Apps:
         weight: float | None = None,
         max_running: int | None = None,
         default_max: bool = False,
+        require_end_user: bool | None = None,
         by: str = "operator",
     ) -> App:
-        """Change the given limits, for every job that is claimed from now on; `default_max`: as the settings say.
+        """Change what is given, for every job that is claimed from now on; `default_max`: as the settings say.
 
         Raises Refused for a value out of range and for an app that does not exist.
         """
@@ -294,7 +298,7 @@ class Apps:
             raise Refused("invalid_weight", f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}.", 422)
         if max_running is not None and not 0 <= max_running <= MAX_RUNNING:
             raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MAX_RUNNING}.", 422)
-        given: dict[str, Any] = {"weight": weight, "max_running": max_running}
+        given: dict[str, Any] = {"weight": weight, "max_running": max_running, "require_end_user": require_end_user}
         changes = {field: value for field, value in given.items() if value is not None}
         async with store_errors("change the app"):
             record = await self._update(name, changes | ({"max_running": None} if default_max else {}), by)
@@ -330,8 +334,8 @@ def secret_name(app: str) -> str:
 
 
 def key_content(key: ApiKey) -> dict[str, Any]:
-    """Return a key's record as it is stored, without the limits: they are stored with the app."""
-    return {name: value for name, value in asdict(key).items() if name not in {"rate", "quota"}}
+    """Return a key's record as it is stored, without what is stored with the app."""
+    return {name: value for name, value in asdict(key).items() if name not in {"rate", "quota", "require_end_user"}}
 
 
 def dump_key(macs: RecordMacs, digest: str, key: ApiKey) -> bytes:
@@ -378,7 +382,12 @@ def load_app(macs: RecordMacs, name: str, raw: bytes) -> dict[str, Any]:
 
 
 def _app_of(record: dict[str, Any]) -> App:
-    return App(record["name"], record.get("weight", 1.0), record.get("max_running"))
+    weight, max_running = record.get("weight", 1.0), record.get("max_running")
+    return App(record["name"], weight, max_running, _requires_end_user(record))
+
+
+def _requires_end_user(record: dict[str, Any]) -> bool:
+    return bool(record.get("require_end_user"))
 
 
 def _refused(raw: bytes | None, error: RecordUnreadable) -> RefusedKey:

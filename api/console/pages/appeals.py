@@ -100,7 +100,7 @@ async def add_note(visit: Visit, form: Form) -> Done:
 
 @routes.action("/appeals/{appeal}/jobs", "ops")
 async def link_jobs(visit: Visit, form: Form) -> Done:
-    """Link jobs to the appeal."""
+    """Add links to jobs to the appeal."""
     jobs = _jobs(form)
     if not jobs:
         raise Problem(422, "validation_error", "Name at least one job, by its id.")
