@@ -22,7 +22,7 @@ async def open_appeal(
 ) -> Appeal:
     """Open an appeal of an end user (the app's own name, or the safety identifier) or about jobs.
 
-    Without an end user, it is of the one whom all the jobs have. Raises a Problem (404, 422) for an end user or jobs
+    Without an end user, it is of the one whom all the jobs have. Raises a Problem (422) for an end user or jobs
     that the app does not have, Refused.
     """
     found = await _own_jobs(context, key, jobs)
@@ -32,7 +32,8 @@ async def open_appeal(
         person = await person_named(context, key.app, end_user)
         if person is None:
             detail = "No job, entry of the ledger or quarantine of this app is of an end user of this name."
-            raise Problem(404, "end_user_not_found", detail)
+            errors = [fault("/end_user", detail, "end_user_not_found")]
+            raise Problem(422, "end_user_not_found", detail, errors)
     linked = tuple(job.id for job in found)
     step = _step(context, key, "opened", text=reason, provider_case=case, jobs=linked)
     return await context.appeals.open(key.app, person, step)

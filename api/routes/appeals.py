@@ -59,7 +59,7 @@ _MORE: Final = parameter("cursor", "The next_cursor of the previous page.")
         "Open an appeal",
         {201: ("The appeal, which is open now.", AppealView)},
         scope="ops",
-        problems=(404, 409),
+        problems=(409,),
         body=json_body(AppealRequest, {"end_user": "user-17", "reason": "Says that it was coursework."}),
     ),
 )

@@ -27,7 +27,7 @@ from worker.store.end_users.end_user_ledger import EndUserFilter, Kind, State
 routes = Routes("ops")
 _ALL: Final = "/v1/end-users"
 _ONE: Final = _ALL + "/{end_user:path}"  # an id may contain a slash
-_DEPLOYMENT: Final = "/v1/deployment/end-users"
+_OPERATORS: Final = "/v1/ops/end-users"
 _MAX_APPS: Final = 500
 _CURSOR: Final = parameter("cursor", "The next_cursor of the previous page.")
 _FILTERS: Final = (
@@ -94,9 +94,9 @@ async def get_end_user(request: Request) -> Response:
 
 
 @routes.get(
-    _DEPLOYMENT,
+    _OPERATORS,
     operation(
-        "list_deployment_end_users",
+        "list_all_end_users",
         "List the end users of all apps",
         {
             200: (
@@ -105,11 +105,10 @@ async def get_end_user(request: Request) -> Response:
             )
         },
         scope="ops",
-        problems=(404,),
         parameters=(parameter("app", "Only those of this app."), LIMIT, _CURSOR),
     ),
 )
-async def list_deployment_end_users(request: Request) -> Response:
+async def list_all_end_users(request: Request) -> Response:
     """Returns them for operators, by safety identifier, whichever app's key asks."""
     await authorize(request, "ops")
     context = context_of(request)
@@ -117,7 +116,7 @@ async def list_deployment_end_users(request: Request) -> Response:
     limit = integer_param("limit", params.get("limit"), 20, 1, 100)
     names = await with_deadline(request, context.deployment.app_names())
     if "app" in params and params["app"] not in names:
-        raise Problem(404, "app_not_found", "There is no app of this name; `vigil apps list` shows all.")
+        raise bad_parameter("app", "There is no app of this name; `vigil apps list` shows all.")
     apps = [params["app"]] if "app" in params else names[:_MAX_APPS]
     found, following = await with_deadline(request, context.ledger.over_apps(apps, limit, params.get("cursor")))
     left_out = 0 if "app" in params else len(names) - len(apps)

@@ -52,7 +52,7 @@ def list_(
     if app is not None and not all_apps:
         raise CliError("--app needs --all-apps; without it, the list is of the key's app", EXIT_USAGE)
     query = {name: value for name, value in {**given, "app": app, "cursor": cursor}.items() if value is not None}
-    path = "/v1/deployment/end-users" if all_apps else "/v1/end-users"
+    path = "/v1/ops/end-users" if all_apps else "/v1/end-users"
     with Client() as client:
         answer = client.call("GET", f"{path}?{urlencode({**query, 'limit': limit})}")
     if as_json:
