@@ -1,7 +1,7 @@
 """Compare the records in Redis with the signed audit trail, and name each difference (`vigil audit verify --records`).
 
 Jobs are compared with their audit records; API keys, apps and webhook endpoints with the notes on them; pauses,
-quarantines by operators and legal holds with the notes of the acts that made them. It says what a MAC alone can't: that
+quarantines and legal holds with the notes of the acts that made them. It says what a MAC alone can't: that
 a record was removed, or set back to an older value.
 """
 
