@@ -28,7 +28,6 @@ routes = Routes("ops")
 _ALL: Final = "/v1/end-users"
 _ONE: Final = _ALL + "/{end_user:path}"  # an id may contain a slash
 _OPERATORS: Final = "/v1/ops/end-users"
-_MAX_APPS: Final = 500
 _CURSOR: Final = parameter("cursor", "The next_cursor of the previous page.")
 _FILTERS: Final = (
     parameter("state", "Only those in this state.", {**TEXT, "enum": list(get_args(State))}),
@@ -117,16 +116,10 @@ async def list_all_end_users(request: Request) -> Response:
     names = await with_deadline(request, context.deployment.app_names())
     if "app" in params and params["app"] not in names:
         raise bad_parameter("app", "There is no app of this name; `vigil apps list` shows all.")
-    apps = [params["app"]] if "app" in params else names[:_MAX_APPS]
+    apps = [params["app"]] if "app" in params else names
     found, following = await with_deadline(request, context.ledger.over_apps(apps, limit, params.get("cursor")))
-    left_out = 0 if "app" in params else len(names) - len(apps)
     data = [deployment_view(context, one) for one in found]
-    page: DeploymentEndUserListView = {
-        "object": "list",
-        "data": data,
-        "next_cursor": following,
-        "apps_left_out": left_out,
-    }
+    page: DeploymentEndUserListView = {"object": "list", "data": data, "next_cursor": following}
     return json_response(page)
 
 

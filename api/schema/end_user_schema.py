@@ -231,12 +231,9 @@ class DeploymentEndUserView(TypedDict):
     quarantine: QuarantineSummaryView | None
 
 
-@documented
 class DeploymentEndUserListView(TypedDict):
     """A page of the end users of all apps, those with the newest entries first."""
 
     object: Literal["list"]
     data: list[DeploymentEndUserView]
     next_cursor: str | None
-    apps_left_out: int
-    """Apps beyond the first 500 by name, which this list does not hold; ask for one with `app`."""

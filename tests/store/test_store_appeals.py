@@ -115,13 +115,13 @@ async def test_a_closed_one_goes_after_its_time_unless_a_hold_keeps_it(redis, cl
 
 
 async def test_a_notice_of_the_provider_is_linked_once_to_the_open_ones_of_its_case(clock, appeals):
-    mine, over = [await opened(appeals, clock, provider_case="C-1") for _ in range(2)]
+    still_open, over = [await opened(appeals, clock, provider_case="C-1") for _ in range(2)]
     await closed(appeals, clock, over)
     other = await opened(appeals, clock, app="other", provider_case="C-1")
     notice = step(clock, "notice", provider_case="C-1")
     for _ in range(2):
         await appeals.link_notice("shop", "C-1", "evt_1", ("job_9",), notice)
-    found = await appeals.find("shop", mine.id)
+    found = await appeals.find("shop", still_open.id)
     assert [(one.kind, one.notice) for one in found.steps] == [("opened", None), ("notice", "evt_1")]
     assert found.jobs == ("job_9",)
     assert len((await appeals.find("shop", over.id)).steps) == 2
