@@ -19,19 +19,19 @@ from worker.jobs.record import (
     CallTerms,
     Disclosure,
     DisclosureReason,
-    Frozen,
     InputTransformation,
     JobError,
     NextAction,
     ProviderError,
     Removal,
+    Stored,
     Usage,
 )
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
 
 
-class Fact(Frozen):
+class Fact(Stored):
     """The data of one event; `TYPE` is its name on the wire."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)  # older releases stored fewer fields
@@ -293,7 +293,7 @@ FACTS: Final[dict[str, type[Fact]]] = {fact.TYPE: fact for fact in Fact.__subcla
 TERMINAL_FACTS: Final = (Completed, Blocked, Failed, Cancelled, Expired)
 
 
-class Event(Frozen):
+class Event(Stored):
     """One fact with its position; `seq` rises by one from 1 within a job."""
 
     seq: int
