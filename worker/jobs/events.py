@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
+from worker.jobs.frozen import Stored
 from worker.jobs.record import (
     AppliedPrice,
     Block,
@@ -24,7 +25,6 @@ from worker.jobs.record import (
     NextAction,
     ProviderError,
     Removal,
-    Stored,
     Usage,
 )
 from worker.jobs.spec import Policy, Priority

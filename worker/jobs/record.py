@@ -6,14 +6,14 @@ and shown to auditors. Only `fold.apply` makes a new record; everything is froze
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from worker.jobs.frozen import Stored
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import (
     DELIVERED,
@@ -41,46 +41,6 @@ SCHEMA: Final = 1
 number that its reader needs: 1, unless the record says something that must not be ignored."""
 NEWER_SCHEMA: Final = "newer_schema"
 """The type of the validation error of a record with a higher schema number."""
-
-
-class Frozen(BaseModel):
-    """The base of immutable values; `evolve` makes a changed copy. Unknown fields are refused."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        json_schema_serialization_defaults_required=True,  # parts of the record are shown with all their fields
-    )
-
-    def evolve(self, **changes: object) -> Self:
-        """Return a copy with `changes`, validated like a new value (`model_copy` would not validate)."""
-        return type(self)(**{**self.__dict__, **changes})
-
-
-class Stored(Frozen):
-    """The base of values that are in Redis: fields of a newer release are kept and written back, and not read here.
-
-    While a deployment is updated, old and new processes work on the same jobs. What an old one must not ignore raises
-    the record's `schema_number`.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    def evolve(self, **changes: object) -> Self:
-        """Return a copy with `changes`, validated like a new value. Raises ValidationError for an unknown field."""
-        if not changes.keys() <= self.__pydantic_fields__.keys():
-            self.model_validate(changes, extra="forbid")  # raises
-        return self.with_fields(changes)
-
-    def with_fields(self, changes: Mapping[str, object]) -> Self:
-        """Return a copy with `changes` from Redis, which may have fields that only a newer release knows."""
-        return type(self)(**{**self.__dict__, **(self.__pydantic_extra__ or {}), **changes})
-
-    @property
-    def all_fields(self) -> dict[str, Any]:
-        """Return the fields by name, with those that only a newer release knows."""
-        return {**self.__dict__, **(self.__pydantic_extra__ or {})}
 
 
 class Usage(Stored):
