@@ -86,7 +86,7 @@ def loss_counts(job: Job) -> LossCounts:
         if (loss := _loss_of(job, attempt)) is not None:
             _add_spent(counts, loss, attempt)
     _add_time(counts, job)
-    return {name: count for name, count in counts.items() if count}
+    return {name: int(count) for name, count in counts.items() if count}
 
 
 def rank_of(counts: LossCounts) -> int:
