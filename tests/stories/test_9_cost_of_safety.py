@@ -27,13 +27,14 @@ SLOW = "[[sim: check_then_clear hold=6000]] Why is the sky blue?"
 async def test_what_safety_cost_is_reported_by_week_and_model_and_proven(
     vigil: Story, redis: ArqRedis, valkey_url: str, tmp_path: Path
 ) -> None:
-    asked = [
+    wanted = [
         {"input": "Hello"},
         {"input": "[[sim: check_then_clear hold=6]] Hello", "end_user": "ann"},
         {"input": "[[sim: check_then_block hold=6]] Hello", "end_user": "bob"},
         {"input": SLOW, "policy": SWITCH, "end_user": "ann"},
     ]
-    jobs = [await vigil.app.wait((await vigil.app.submit(model=SOL, **job)).id) for job in asked]  # type: ignore[arg-type]
+    made = [await vigil.app.submit(model=SOL, **job) for job in wanted]  # type: ignore[arg-type]
+    jobs = [await vigil.app.wait(job.id) for job in made]
     assert [job.status for job in jobs] == ["completed", "completed", "blocked", "completed"]
 
     report = await vigil.app.request("GET", "/v1/reports/safety?app=acme")
@@ -71,9 +72,9 @@ async def test_what_safety_cost_is_reported_by_week_and_model_and_proven(
     [line] = csv.DictReader(io.StringIO(text))
     assert (line["model"], line["lost_cost"], line["jobs_blocked"]) == (SOL, row["lost"]["cost"], "1")
 
-    code, said = await command("--verify")
-    assert (code, said.splitlines()[-1][:3]) == (0, "ok:"), said
+    code, text = await command("--verify")
+    assert (code, text.splitlines()[-1][:3]) == (0, "ok:"), text
     await redis.hincrby(keys.losses(row["week"], "acme"), f"{SOL}|blocked.usd", -1)  # somebody makes blocks cheaper
-    code, said = await command("--verify", "--json")
-    [difference] = json.loads(said)["differences"]
+    code, text = await command("--verify", "--json")
+    [difference] = json.loads(text)["differences"]
     assert (code, difference["name"], difference["by_trail"] - difference["counted"]) == (1, "blocked.usd", 1)

@@ -38,9 +38,7 @@ def report(
         str, typer.Option("--group-by", help="app, week, model, end_user; comma-separated.")
     ] = "week,model",
     app: Annotated[str | None, typer.Option(help="Only this app.  [with the scope ops: all, else the key's]")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Only jobs that asked for this model.")
-    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only jobs that asked for this model.")] = None,
     end_user: Annotated[str | None, typer.Option(help="Only jobs of this end user.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: all numbers, all pages.")] = False,
     verify: Annotated[
