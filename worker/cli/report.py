@@ -53,9 +53,10 @@ def report(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what safety cost: money, tokens and minutes lost to checks, blocks and substitutions, by week and model.
+    """Show what safety cost, by week and model.
 
-    A job counts in the week (UTC, from Monday) in which it ended, under the model that it asked for.
+    Money, tokens and minutes were lost to checks, blocks and substitutions. A job counts in the week (UTC, from Monday) in
+    which it ended, under the model that it asked for.
     """
     if correct and not verify:
         raise CliError("--correct goes with --verify", EXIT_USAGE)
