@@ -55,8 +55,8 @@ def report(
 ) -> None:
     """Show what safety cost, by week and model.
 
-    Money, tokens and minutes were lost to checks, blocks and substitutions. A job counts in the week (UTC, from Monday) in
-    which it ended, under the model that it asked for.
+    Money, tokens and minutes were lost to checks, blocks and substitutions. A job counts in the week (UTC, from Monday)
+    in which it ended, under the model that it asked for.
     """
     if correct and not verify:
         raise CliError("--correct goes with --verify", EXIT_USAGE)
