@@ -133,21 +133,31 @@ async def test_models_and_end_users_with_counts_of_their_own_are_bounded(redis, 
     assert page.more
     assert {row.end_user for row, _ in page.rows} <= {ANN, BOB}
     assert page.totals["jobs"] == 5
+    assert len([name async for name in redis.scan_iter("vigil:loss:*")]) == 2, "nobody else has counts"
     assert page.rest["jobs"] == 5 - page.rows[0][1]["jobs"], "everybody else, listed or not"
     assert (await verification(redis).run()).good
 
 
-@pytest.mark.parametrize("spoil", ["SET", "HSET"])
-async def test_a_damaged_counter_never_stops_a_job(redis: ArqRedis, jobs, spoil):
+@pytest.mark.parametrize(("spoil", "left"), [("type", 1), ("text", 1), ("overflow", 2)])
+async def test_a_damaged_counter_never_stops_a_job(redis: ArqRedis, jobs, report, spoil, left):
     await live(jobs, NORMAL)
-    name = keys.losses(WEEK, "shop")
-    if spoil == "SET":
+    name, field = keys.losses(WEEK, "shop"), f"{SOL}|jobs"
+    if spoil == "type":
         await redis.set(name, "not a hash")
+    elif spoil == "text":
+        await redis.hset(name, field, "many")
     else:
         await redis.hset(name, f"{SOL}|all.usd", str(2**63 - 1))
     job_id = await live(jobs, NORMAL)
     assert (await jobs.load(job_id)).job.status == "completed"
-    assert not (await verification(redis).run()).good
+    assert int(await redis.hget(name, field)) == left
+    if spoil == "overflow":
+        await redis.set(keys.end_user_losses(WEEK, "shop", ""), "not a hash")
+    proof = verification(redis)
+    found = await proof.run()
+    assert not found.good
+    await proof.correct(found, 3_600)
+    assert (await verification(redis).run()).good
 
 
 async def test_the_trail_proves_the_counters_and_names_what_differs(redis, jobs):
@@ -164,6 +174,9 @@ async def test_the_trail_proves_the_counters_and_names_what_differs(redis, jobs)
     assert (app.end_user, app.name, app.counted, app.by_trail) == (None, "blocked.usd", 500_000, 2_000_000)
     assert (person.end_user, person.name, person.counted, person.by_trail) == (BOB, "jobs", 3, 1)
     assert (await verification(redis, app="other").run()).good
+    proof = verification(redis)
+    await proof.correct(await proof.run(), 3_600)
+    assert (await verification(redis).run()).good
 
 
 async def test_what_an_earlier_release_did_not_count_is_added_from_the_trail(redis, jobs, report):

@@ -25,9 +25,10 @@ from worker.safety.loss_counts import JOBS, LossCounts, loss_counts, monday_of, 
 from worker.store import keys
 from worker.store.audit.trail import Trail, record_prefix
 from worker.store.commands import Command
+from worker.store.connection.wrong_types import set_aside_wrong_types
 from worker.store.errors import store_errors
 from worker.store.jobs.loss_counters import KEPT_LONGER_S, MAX_END_USERS, MAX_MODELS, MODEL_COUNT, OTHER_MODELS
-from worker.store.stats.loss_report import counts_by_model
+from worker.store.stats.loss_report import counts_by_model, is_count
 from worker.store.values import pipeline_replies
 
 _TERMINAL: Final = frozenset(fact.TYPE for fact in TERMINAL_FACTS)
@@ -51,6 +52,11 @@ class CountDifference:
     name: str
     counted: int
     by_trail: int
+
+    @property
+    def field(self) -> str:
+        """Return the field of the hash that holds the count."""
+        return f"{self.model}|{self.name}"
 
 
 @dataclass(slots=True)
@@ -105,27 +111,30 @@ class LossVerification:
         `kept`: the seconds that audit records are kept, and the counters as long.
         """
         for some in _slices(found.differences, _HASHES_AT_ONCE):
-            async with store_errors("correct the counts"), self._redis.pipeline(transaction=True) as pipe:
+            await set_aside_wrong_types(self._redis, dict.fromkeys(map(_counter, some), "hash"))
+            async with store_errors("correct the counts"), self._redis.pipeline(transaction=False) as pipe:
                 for one in some:
-                    for command in self._correction(one):
+                    pipe.hget(_counter(one), one.field)
+                stored = await pipe.execute()
+            async with store_errors("correct the counts"), self._redis.pipeline(transaction=True) as pipe:
+                for one, raw in zip(some, stored, strict=True):
+                    for command in self._correction(one, unreadable=raw is not None and not is_count(raw)):
                         pipe.execute_command(*command)
                         pipe.expire(str(command[1]), kept + KEPT_LONGER_S, nx=True)
                 await pipe.execute()
 
-    def _correction(self, one: CountDifference) -> Iterator[Command]:
-        name = keys.losses(one.week, one.app)
+    def _correction(self, one: CountDifference, *, unreadable: bool) -> Iterator[Command]:
+        name = _counter(one)
+        if unreadable:
+            yield "HDEL", name, one.field
+        yield "HINCRBY", name, one.field, one.by_trail - one.counted
         if one.end_user is not None:
-            name = keys.end_user_losses(one.week, one.app, one.end_user)
-        yield "HINCRBY", name, f"{one.model}|{one.name}", one.by_trail - one.counted
-        if one.name != JOBS:
-            return
-        if one.end_user is None:
+            sums = self._people.get((one.week, one.app), {}).get(one.end_user, {})
+            yield "ZADD", keys.loss_end_users(one.week, one.app), sum(map(rank_of, sums.values())), one.end_user
+        elif one.name == JOBS:
             yield "ZADD", keys.loss_apps(one.week), 0, one.app
             if not one.counted:
                 yield "HINCRBY", name, MODEL_COUNT, 1
-        else:
-            sums = self._people.get((one.week, one.app), {}).get(one.end_user, {})
-            yield "ZADD", keys.loss_end_users(one.week, one.app), sum(map(rank_of, sums.values())), one.end_user
 
     async def _leave_out_removed(self) -> None:
         """Leave out weeks of which retention has removed records."""
@@ -191,9 +200,7 @@ class LossVerification:
             stored = (await self._read([keys.losses(*place)]))[0]
             for one in self._compare(place, None, stored, _known_models(self._sums.get(place, {}), stored)):
                 yield one
-            async with store_errors("read the counts", keys.loss_end_users(*place)):
-                members = await self._redis.zrange(keys.loss_end_users(*place), 0, -1)
-            listed = {member.decode(errors="replace") for member in members}
+            listed = set(await self._members(keys.loss_end_users(*place)))
             expected = self._people.get(place, {})
             names = sorted(listed | (expected.keys() if len(listed) < MAX_END_USERS else set()))
             for some in _slices(names, _HASHES_AT_ONCE):
@@ -207,10 +214,15 @@ class LossVerification:
             return [(week, self._app) for week in self._weeks]
         found = set(self._sums)
         for week in self._weeks:
-            async with store_errors("list the apps", keys.loss_apps(week)):
-                members = await self._redis.zrange(keys.loss_apps(week), 0, -1)
-            found |= {(week, member.decode(errors="replace")) for member in members}
+            found |= {(week, app) for app in await self._members(keys.loss_apps(week))}
         return sorted(found)
+
+    async def _members(self, name: str) -> list[str]:
+        """Return the members of a sorted set; none of a key of another type."""
+        async with store_errors("read the counts"), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zrange(name, 0, -1)
+            [members] = await pipeline_replies(pipe, [name])
+        return [member.decode(errors="replace") for member in members or ()]
 
     async def _read(self, names: Sequence[str]) -> list[dict[str, dict[str, int]]]:
         async with store_errors("read the counts"), self._redis.pipeline(transaction=False) as pipe:
@@ -261,6 +273,12 @@ def _known_models(expected: _Sums, stored: Mapping[str, object]) -> _Sums:
 
 def _add_counts(sums: _Sums, model: str, counts: LossCounts) -> None:
     sums.setdefault(model, Counter()).update(counts)
+
+
+def _counter(one: CountDifference) -> str:
+    if one.end_user is None:
+        return keys.losses(one.week, one.app)
+    return keys.end_user_losses(one.week, one.app, one.end_user)
 
 
 def _start_ms(week: str) -> int:

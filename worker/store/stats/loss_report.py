@@ -154,12 +154,17 @@ class LossReport:
         return sorted(ranks, key=lambda one: (-ranks[one], one))
 
 
+def is_count(raw: bytes) -> bool:
+    """Return whether a stored value is a count; one of more digits than Vigil ever writes is none."""
+    return _COUNT.fullmatch(raw) is not None
+
+
 def counts_by_model(stored: Mapping[bytes, bytes]) -> dict[str, dict[str, int]]:
     """Return the counts of a hash by model and name; what is no count is left out."""
     found: dict[str, dict[str, int]] = {}
     for field, count in stored.items():
         model, name = split_field(field.decode(errors="replace"))
-        if name and _COUNT.fullmatch(count):
+        if name and is_count(count):
             found.setdefault(model, {})[name] = int(count)
     return found
 
