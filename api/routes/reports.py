@@ -160,7 +160,8 @@ def _wants_csv(request: Request, params: dict[str, str]) -> bool:
     sent = params.get("format")
     if sent not in (None, "json", "csv"):
         raise bad_parameter("format", "format must be json or csv.")
-    return sent == "csv" if sent else _CSV in ",".join(header_values(request.scope, b"accept"))
+    accepted = ",".join(header_values(request.scope, b"accept"))
+    return sent == "csv" if sent else _CSV in accepted and "application/json" not in accepted
 
 
 def _next_url(request: Request, cursor: str) -> str:

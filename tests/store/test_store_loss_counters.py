@@ -179,6 +179,21 @@ async def test_the_trail_proves_the_counters_and_names_what_differs(redis, jobs)
     assert (await verification(redis).run()).good
 
 
+async def test_jobs_that_end_while_the_counters_are_read_are_no_difference(redis, jobs, monkeypatch):
+    await live(jobs, NORMAL)
+    proof = verification(redis)
+    places, late = proof._places, [WITHHELD, NORMAL]
+
+    async def read_late() -> Any:
+        if late:
+            await live(jobs, late.pop(), safety_identifier=ANN)
+        return await places()
+
+    monkeypatch.setattr(proof, "_places", read_late)
+    found = await proof.run()
+    assert (found.good, found.jobs, found.is_steady) == (True, 3, True)
+
+
 async def test_what_an_earlier_release_did_not_count_is_added_from_the_trail(redis, jobs, report):
     await live(jobs, WITHHELD, safety_identifier=BOB)
     before = await rows(report, group_by=("end_user", "model"))
