@@ -85,6 +85,22 @@ async def test_each_job_counts_once_by_week_model_and_end_user(redis, clock, job
     assert one[None, WEEK, SOL, None] == people[None, None, None, ANN]
 
 
+async def test_more_jobs_leave_no_more_to_read(redis: ArqRedis, jobs):
+    async def held() -> dict[bytes, int]:
+        """How many fields or members each key of the counters has."""
+        names = [name async for name in redis.scan_iter("vigil:loss*")]
+        hashes = [await redis.type(name) == b"hash" for name in names]
+        return {
+            n: await (redis.hlen(n) if is_hash else redis.zcard(n)) for n, is_hash in zip(names, hashes, strict=True)
+        }
+
+    await live(jobs, NORMAL, safety_identifier=ANN)
+    before = await held()
+    for _ in range(5):
+        await live(jobs, NORMAL, safety_identifier=ANN)
+    assert await held() == before
+
+
 async def test_a_commit_that_is_sent_again_counts_once(redis, jobs, report, monkeypatch):
     run = jobs._scripts.commit
 
