@@ -127,6 +127,7 @@ class AttemptFinished(Fact):
     usage: Usage | None = None
     cost: Decimal | None = None
     price: AppliedPrice | None = Field(default=None, exclude_if=lambda value: value is None)
+    cost_as_requested: Decimal | None = Field(default=None, exclude_if=lambda value: value is None)
     sequence: int | None = None
     first_output_at: datetime | None = None
     input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)

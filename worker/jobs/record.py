@@ -203,6 +203,8 @@ class Attempt(Stored):
     usage: Usage | None = None
     cost: Decimal | None = None  # US dollars; None when the model has no price
     price: AppliedPrice | None = Field(default=None, exclude_if=lambda value: value is None)
+    cost_as_requested: Decimal | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the same tokens cost at the prices of the requested model; only where another one served."""
     input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
 
 
