@@ -27,6 +27,7 @@ from worker.store.jobs.unreadable_records import record_tag, stored_event
 from worker.store.provider.durations import duration_commands
 from worker.store.provider.request_counts import tally_commands
 from worker.store.record_mac import RecordMacs
+from worker.store.stats.incidents import end_commands
 from worker.store.webhooks.outbox import outbox_commands
 
 _NO_OUTPUT: Final[Mapping[str, str | None]] = MappingProxyType({})
@@ -88,6 +89,7 @@ class CommitCommands:
                 commands.append(("SADD", keys.HOLDING_SCOPES, after.hold.scope))
         if after.settled and (before is None or not before.settled):
             commands.extend(self.retire(after))
+            commands.extend(end_commands(before, after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
         commands.extend(ledger_commands(after, trail, self._limits, self._macs))
         commands.extend(tally_commands(after, trail))

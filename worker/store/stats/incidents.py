@@ -1,0 +1,114 @@
+"""Count incidents in Redis for all processes together, so that one report stands for those of every worker.
+
+An abnormal end of a job is counted in the commit that ends it: who commits decides, and an end that was committed by a
+worker that died is reported by another one. Everything else is counted when the process that met it asks, once a
+second. A report that a process took and could not send any more is lost; what follows says how many there were since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+
+from worker.clock import Clock
+from worker.jobs.errors import RecordUnreadable, StoreUnavailable
+from worker.jobs.record import Job
+from worker.store import keys
+from worker.store.commands import Command
+from worker.store.connection.lua_scripts import script
+from worker.store.errors import store_errors
+from worker.store.values import report_unreadable
+from worker.telemetry import sentry_issues
+from worker.telemetry.incidents import INCIDENTS, Incidents, Occurrence, Report
+from worker.telemetry.job_ends import end_of
+from worker.telemetry.report_budget import INTERVALS_S, QUIET_S
+
+_PASS_S: Final = 1.0
+_PASSES_PER_LOOK: Final = 10  # passes between two looks for what other processes left behind
+_TTL_S: Final = 2 * 86_400
+_BUGS: Final = " ".join(cause for cause, issue in sentry_issues.CAUSES.items() if issue.bug)
+"""Causes that only a process that has the exception reports."""
+
+
+def end_commands(before: Job | None, after: Job) -> list[Command]:
+    """Return the commands by which the commit of an abnormal end counts it; none if nobody is told of incidents."""
+    found = end_of(before, after) if INCIDENTS.wanted and after.settled else None
+    if found is None:
+        return []
+    cause, fields = found
+    group = sentry_issues.group_of(cause, fields)
+    described = {"tags": sentry_issues.tags("job.settled", fields), "trace": after.trace.get("sentry-trace", "")[:49]}
+    return [
+        ("HINCRBY", keys.INCIDENTS, f"n:{group}", 1),
+        ("HSET", keys.INCIDENTS, f"d:{group}", json.dumps(described)),
+        ("EXPIRE", keys.INCIDENTS, _TTL_S),
+    ]
+
+
+class IncidentReporter:
+    """Reports the incidents of this process, and ends of jobs that another one could not report."""
+
+    def __init__(self, redis: ArqRedis, clock: Clock, incidents: Incidents = INCIDENTS) -> None:
+        self._clock, self._incidents = clock, incidents
+        self._script: Any = script(redis, "stats/take_incidents")
+        self._passes = 0
+
+    async def run(self) -> None:
+        """Report once a second, until cancelled."""
+        with self._incidents.sharing():
+            while True:
+                await self.report_soon()
+                await asyncio.sleep(_PASS_S)
+
+    async def report_soon(self) -> None:
+        """Report what has happened here since the last pass; now and then also what others left behind."""
+        self._passes += 1
+        if not self._incidents.is_empty or self._passes % _PASSES_PER_LOOK == 1:
+            await self.report()
+
+    async def report(self) -> None:
+        """Report what may be reported now. Without Redis this process decides alone."""
+        if not self._incidents.wanted:
+            return
+        pending = self._incidents.take_pending()
+        try:
+            due = await self._take(pending)
+        except (StoreUnavailable, RecordUnreadable) as error:
+            self._incidents.put_back(pending)
+            self._incidents.report_alone(self._clock.monotonic())
+            if isinstance(error, RecordUnreadable):
+                report_unreadable(error)
+            return
+        for report in due:
+            self._incidents.report(report, self._clock.monotonic())
+
+    async def _take(self, pending: dict[str, int]) -> list[Report]:
+        intervals = " ".join(str(seconds * 1000) for seconds in INTERVALS_S)
+        offered = [word for pair in pending.items() for word in pair]
+        async with store_errors("count incidents", keys.INCIDENTS):
+            found = await self._script(keys=[keys.INCIDENTS], args=[QUIET_S * 1000, _TTL_S, _BUGS, intervals, *offered])
+        rows = zip(*(iter(found),) * 4, strict=True)
+        reports = [self._read(group.decode(errors="replace"), *rest) for group, *rest in rows]
+        return [report for report in reports if report is not None]
+
+    def _read(self, group: str, count: int, number: int, described: bytes) -> Report | None:
+        """Return a report; None for one of another release, or that Vigil did not write."""
+        if not sentry_issues.cause_of(group):
+            return None
+        occurrence = self._incidents.occurrence_of(group) or _described(described)
+        return Report(group, int(count), int(number), occurrence)
+
+
+def _described(raw: bytes) -> Occurrence:
+    """Return the occurrence that a commit has described; without tags if it can't be read."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+        found = json.loads(raw)
+        own = {name: sentry_issues.identifier_or_other(value) for name, value in found["tags"].items()}
+        trace_id, _, span_id = str(found["trace"])[:49].partition("-")
+        trace = {"trace_id": trace_id, "span_id": span_id[:16]} if span_id else {}
+        return Occurrence({name: value for name, value in own.items() if name in sentry_issues.TAGS}, trace)
+    return Occurrence({})

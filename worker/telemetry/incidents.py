@@ -1,0 +1,127 @@
+"""Collects incidents until they are reported: many occurrences of one group are one report with their number.
+
+`add` is called where something happens and only notes it. A loop (`worker/store/stats/incidents.py`) asks Redis every
+second what may be reported, because all processes share a budget for each group; a process without such a loop, or
+without Redis, has one of its own. Who sends a report is installed by `sentry.py`; without it nothing is collected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from worker.telemetry.report_budget import Budget
+from worker.telemetry.sentry_issues import cause_of, overflow_of
+
+_MAX_GROUPS: Final = 40  # of one cause in one process, for example receivers; further ones are "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One of the occurrences that a report stands for: tags, trace, and the exception if it is a bug."""
+
+    tags: Mapping[str, str]
+    trace: Mapping[str, str] = field(default_factory=dict)
+    exception: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is sent: the group, how many occurrences it stands for, how many reports came before, one occurrence."""
+
+    group: str
+    count: int
+    number: int
+    occurrence: Occurrence
+
+
+Send = Callable[[Report], None]
+
+
+class Incidents:
+    """The incidents of this process."""
+
+    def __init__(self) -> None:
+        self._send: Send | None = None
+        self._pending: dict[str, int] = {}
+        self._known: dict[str, dict[str, Occurrence]] = {}  # cause -> group -> the first occurrence since a report
+        self._budget = Budget()
+        self._loops, self._counted = 0, False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody is told of incidents."""
+        return self._send is not None
+
+    def install(self, send: Send | None) -> None:
+        """Report with this function from now on; None: forget what is pending."""
+        self._send, self._budget = send, Budget()
+        self._pending.clear()
+        self._known.clear()
+
+    @contextlib.contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Leave reporting to a loop, as long as the block lasts."""
+        self._loops += 1
+        try:
+            yield
+        finally:
+            self._loops -= 1
+
+    def add(self, group: str, occurrence: Occurrence, now: float) -> None:
+        """Note an occurrence; report it now if this process has no loop that asks Redis."""
+        if self._send is None:
+            return
+        known = self._known.setdefault(cause_of(group), {})
+        if group not in known and len(known) >= _MAX_GROUPS:
+            group = overflow_of(group)
+        if group not in self._pending:
+            known[group] = occurrence
+        self._pending[group] = self._pending.get(group, 0) + 1
+        if not self._loops:
+            self.report_alone(now)
+
+    def note_end(self) -> None:
+        """Note that this process has committed an abnormal end, which the commit itself has counted."""
+        self._counted = True
+
+    def take_pending(self) -> dict[str, int]:
+        """Return the occurrences by group since the last call, and 0 for groups that this process can describe."""
+        known = {group: 0 for groups in self._known.values() for group in groups}
+        pending, self._pending, self._counted = {**known, **self._pending}, {}, False
+        return pending
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has happened since the last `take_pending`."""
+        return not self._pending and not self._counted
+
+    def occurrence_of(self, group: str) -> Occurrence | None:
+        """Return an occurrence of the group in this process, or None."""
+        return self._known.get(cause_of(group), {}).get(group)
+
+    def report(self, report: Report, now: float) -> None:
+        """Send a report that Redis allows."""
+        self._budget.note_report(report.group, report.number, now)
+        if self._send is not None:
+            self._send(report)
+
+    def put_back(self, pending: Mapping[str, int]) -> None:
+        """Take back occurrences that could not be counted in Redis."""
+        for group, count in pending.items():
+            if count:
+                self._pending[group] = self._pending.get(group, 0) + count
+
+    def report_alone(self, now: float) -> None:
+        """Report what the budget of this process allows."""
+        pending, self._pending = self._pending, {}
+        for group in {*pending, *self._budget.groups()}:
+            due, found = self._budget.take(group, pending.get(group, 0), now), self.occurrence_of(group)
+            if due is not None and found is not None and self._send is not None:
+                self._send(Report(group, due[0], due[1], found))
+
+
+INCIDENTS: Final = Incidents()
+"""The incidents of this process."""
