@@ -14,7 +14,7 @@ from worker.clock import Clock
 from worker.store import keys
 from worker.store.stats.incidents import IncidentReporter
 from worker.telemetry import sentry_issues
-from worker.telemetry.incidents import INCIDENTS, Incidents, Occurrence, Report
+from worker.telemetry.incidents import INCIDENTS, IncidentReport, Incidents, Occurrence
 from worker.telemetry.report_budget import INTERVALS_S, QUIET_S, Budget
 
 LOST = "lease-lost"
@@ -25,7 +25,7 @@ class Process:
     """One process that reports: its own incidents, the shared Redis."""
 
     def __init__(self, redis: ArqRedis) -> None:
-        self.incidents, self.sent = Incidents(), list[Report]()
+        self.incidents, self.sent = Incidents(), list[IncidentReport]()
         self.incidents.install(self.sent.append)
         self.reporter = IncidentReporter(redis, Clock(), self.incidents)
 
@@ -63,7 +63,7 @@ async def test_one_report_stands_for_what_all_processes_met(redis: ArqRedis) -> 
     assert await one.reports() == []
     assert await redis.hgetall(keys.INCIDENTS) == {}, "it is over"
     await other.meets(LOST)
-    assert await other.reports() == [(LOST, 1, 0)], "and the next one is told at once"
+    assert await other.reports() == [(LOST, 1, 0)], "and the next one is reported at once"
 
 
 async def test_a_bug_is_reported_by_a_process_that_has_its_exception(redis: ArqRedis) -> None:
@@ -123,9 +123,9 @@ async def test_what_vigil_did_not_write_is_not_sent(redis: ArqRedis) -> None:
 
 
 @pytest.fixture
-def told() -> Iterator[list[Report]]:
+def own_reports() -> Iterator[list[IncidentReport]]:
     """The reports of this process, in which the stage's workers run."""
-    sent: list[Report] = []
+    sent: list[IncidentReport] = []
     INCIDENTS.install(sent.append)
     yield sent
     INCIDENTS.install(None)
@@ -142,7 +142,7 @@ ENDS = [
 
 
 async def test_an_end_is_counted_by_its_commit_and_reported_by_whoever_is_left(
-    redis: ArqRedis, valkey_url: str, told: list[Report]
+    redis: ArqRedis, valkey_url: str, own_reports: list[IncidentReport]
 ) -> None:
     async with Stage(redis, valkey_url) as stage:
         worker = await stage.worker()
@@ -157,7 +157,7 @@ async def test_an_end_is_counted_by_its_commit_and_reported_by_whoever_is_left(
         counted = await redis.hgetall(keys.INCIDENTS)
         await stage.crash(worker)
     assert "CANARY" not in repr(counted)
-    assert told == []
+    assert own_reports == []
     survivors = [Process(redis), Process(redis)]
     reports = [row for survivor in survivors for row in await survivor.reports()]
     assert sorted(reports) == sorted((group, 1, 0) for _, _, _, group in ENDS if group is not None)
@@ -165,7 +165,7 @@ async def test_an_end_is_counted_by_its_commit_and_reported_by_whoever_is_left(
 
 
 async def test_a_cause_that_has_an_issue_of_its_own_is_not_told_twice(
-    redis: ArqRedis, valkey_url: str, told: list[Report]
+    redis: ArqRedis, valkey_url: str, own_reports: list[IncidentReport]
 ) -> None:
     async with Stage(redis, valkey_url) as stage:
         worker = await stage.worker()
@@ -176,7 +176,7 @@ async def test_a_cause_that_has_an_issue_of_its_own_is_not_told_twice(
         worker.components.context.access.observe = broken  # type: ignore[method-assign]
         assert (await stage.settled(await stage.submit("[[sim: normal]]"))).status.value == "failed"
         await worker.components.incident_reporter.report()
-    assert {sentry_issues.cause_of(report.group) for report in told} <= {"run.broke"}
+    assert {sentry_issues.cause_of(report.group) for report in own_reports} <= {"run.broke"}
     assert await redis.hkeys(keys.INCIDENTS) == []
 
 

@@ -22,8 +22,10 @@ async def test_an_outage_is_one_issue_and_its_jobs_are_run_again(vigil: Story) -
         sentry.start(vigil.stage.settings(SENTRY_DSN=sentry_server.dsn))
         try:
             made = [
-                await app.submit(model="gpt-5.6-sol", input="[[sim: server_error]] secret", policy={"max_attempts": 1})
-                for _ in range(12)
+                await app.submit(
+                    model="gpt-5.6-sol", input=f"[[sim: server_error]] secret {n}", policy={"max_attempts": 1}
+                )
+                for n in range(12)
             ]
             blocked = await app.submit(model="gpt-5.6-sol", input="[[sim: block_before_stream]] secret")
             jobs = [await app.wait(job.id) for job in made]

@@ -28,7 +28,7 @@ class Occurrence:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class IncidentReport:
     """What is sent: the group, how many occurrences it stands for, how many reports came before, one occurrence."""
 
     group: str
@@ -37,7 +37,7 @@ class Report:
     occurrence: Occurrence
 
 
-Send = Callable[[Report], None]
+Send = Callable[[IncidentReport], None]
 
 
 class Incidents:
@@ -102,7 +102,7 @@ class Incidents:
         """Return an occurrence of the group in this process, or None."""
         return self._known.get(cause_of(group), {}).get(group)
 
-    def report(self, report: Report, now: float) -> None:
+    def report(self, report: IncidentReport, now: float) -> None:
         """Send a report that Redis allows."""
         self._budget.note_report(report.group, report.number, now)
         if self._send is not None:
@@ -120,7 +120,7 @@ class Incidents:
         for group in {*pending, *self._budget.groups()}:
             due, found = self._budget.take(group, pending.get(group, 0), now), self.occurrence_of(group)
             if due is not None and found is not None and self._send is not None:
-                self._send(Report(group, due[0], due[1], found))
+                self._send(IncidentReport(group, due[0], due[1], found))
 
 
 INCIDENTS: Final = Incidents()

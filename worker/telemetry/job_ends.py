@@ -58,7 +58,8 @@ def _cause_of(before: Job, job: Job) -> str | None:
             return "job-failed" if _provider_failed(job) else None
         case Status.EXPIRED:
             return _cause_of_expiry(before, job)
-    return None
+        case _:
+            return None
 
 
 def _provider_failed(job: Job) -> bool:

@@ -15,7 +15,7 @@ import sentry_sdk
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.telemetry import events, internal_errors, sentry_issues, sentry_scrubbing, sentry_tracer, tracing
-from worker.telemetry.incidents import INCIDENTS, Occurrence, Report
+from worker.telemetry.incidents import INCIDENTS, IncidentReport, Occurrence
 
 _CHECKIN_INTERVAL_S: Final = 60.0
 _FLUSH_TIMEOUT_S: Final = 2.0
@@ -69,7 +69,7 @@ def _add(name: str, cause: str, fields: Mapping[str, Any], exception: dict[str, 
     INCIDENTS.add(sentry_issues.group_of(cause, fields), occurrence, _CLOCK.monotonic())
 
 
-def _send(report: Report) -> None:
+def _send(report: IncidentReport) -> None:
     """Send one event for all occurrences that the report stands for."""
     cause, found = sentry_issues.cause_of(report.group), report.occurrence
     issue = sentry_issues.CAUSES[cause]

@@ -20,6 +20,7 @@ from worker.store import channels, codec, keys
 from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command, CommandArg
+from worker.store.jobs.end_counts import end_commands
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.jobs.search_terms import index_commands
@@ -27,7 +28,6 @@ from worker.store.jobs.unreadable_records import record_tag, stored_event
 from worker.store.provider.durations import duration_commands
 from worker.store.provider.request_counts import tally_commands
 from worker.store.record_mac import RecordMacs
-from worker.store.stats.incidents import end_commands
 from worker.store.webhooks.outbox import outbox_commands
 
 _NO_OUTPUT: Final[Mapping[str, str | None]] = MappingProxyType({})

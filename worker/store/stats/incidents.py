@@ -1,8 +1,9 @@
 """Count incidents in Redis for all processes together, so that one report stands for those of every worker.
 
-An abnormal end of a job is counted in the commit that ends it: who commits decides, and an end that was committed by a
-worker that died is reported by another one. Everything else is counted when the process that met it asks, once a
-second. A report that a process took and could not send any more is lost; what follows says how many there were since.
+An abnormal end of a job is counted in the commit that ends it (`worker/store/jobs/end_counts.py`): who commits decides,
+and an end that was committed by a worker that died is reported by another one. Everything else is counted when the
+process that met it asks, once a second. A report that a process took and could not send any more is lost; what follows
+says how many there were since.
 """
 
 from __future__ import annotations
@@ -16,37 +17,19 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
-from worker.jobs.record import Job
 from worker.store import keys
-from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
+from worker.store.jobs.end_counts import INCIDENTS_TTL_S
 from worker.store.values import report_unreadable
 from worker.telemetry import sentry_issues
-from worker.telemetry.incidents import INCIDENTS, Incidents, Occurrence, Report
-from worker.telemetry.job_ends import end_of
+from worker.telemetry.incidents import INCIDENTS, IncidentReport, Incidents, Occurrence
 from worker.telemetry.report_budget import INTERVALS_S, QUIET_S
 
 _PASS_S: Final = 1.0
 _PASSES_PER_LOOK: Final = 10  # passes between two looks for what other processes left behind
-_TTL_S: Final = 2 * 86_400
 _BUGS: Final = " ".join(cause for cause, issue in sentry_issues.CAUSES.items() if issue.bug)
 """Causes that only a process that has the exception reports."""
-
-
-def end_commands(before: Job | None, after: Job) -> list[Command]:
-    """Return the commands by which the commit of an abnormal end counts it; none if nobody is told of incidents."""
-    found = end_of(before, after) if INCIDENTS.wanted and after.settled else None
-    if found is None:
-        return []
-    cause, fields = found
-    group = sentry_issues.group_of(cause, fields)
-    described = {"tags": sentry_issues.tags("job.settled", fields), "trace": after.trace.get("sentry-trace", "")[:49]}
-    return [
-        ("HINCRBY", keys.INCIDENTS, f"n:{group}", 1),
-        ("HSET", keys.INCIDENTS, f"d:{group}", json.dumps(described)),
-        ("EXPIRE", keys.INCIDENTS, _TTL_S),
-    ]
 
 
 class IncidentReporter:
@@ -86,21 +69,22 @@ class IncidentReporter:
         for report in due:
             self._incidents.report(report, self._clock.monotonic())
 
-    async def _take(self, pending: dict[str, int]) -> list[Report]:
+    async def _take(self, pending: dict[str, int]) -> list[IncidentReport]:
         intervals = " ".join(str(seconds * 1000) for seconds in INTERVALS_S)
         offered = [word for pair in pending.items() for word in pair]
+        args = [QUIET_S * 1000, INCIDENTS_TTL_S, _BUGS, intervals, *offered]
         async with store_errors("count incidents", keys.INCIDENTS):
-            found = await self._script(keys=[keys.INCIDENTS], args=[QUIET_S * 1000, _TTL_S, _BUGS, intervals, *offered])
+            found = await self._script(keys=[keys.INCIDENTS], args=args)
         rows = zip(*(iter(found),) * 4, strict=True)
         reports = [self._read(group.decode(errors="replace"), *rest) for group, *rest in rows]
         return [report for report in reports if report is not None]
 
-    def _read(self, group: str, count: int, number: int, described: bytes) -> Report | None:
+    def _read(self, group: str, count: int, number: int, described: bytes) -> IncidentReport | None:
         """Return a report; None for one of another release, or that Vigil did not write."""
         if not sentry_issues.cause_of(group):
             return None
         occurrence = self._incidents.occurrence_of(group) or _described(described)
-        return Report(group, int(count), int(number), occurrence)
+        return IncidentReport(group, int(count), int(number), occurrence)
 
 
 def _described(raw: bytes) -> Occurrence:
