@@ -110,7 +110,7 @@ async def test_many_receivers_are_few_issues(redis: ArqRedis) -> None:
 async def test_what_vigil_did_not_write_is_not_sent(redis: ArqRedis) -> None:
     forged = {"n:CANARY prompt": 3, "n:job-failed|CANARY text|x": 1, "junk": "x", f"n:{LOST}": "many"}
     await redis.hset(keys.INCIDENTS, mapping=forged)
-    described = json.dumps({"tags": {"job_id": "CANARY text", "prompt": "CANARY", "code": "x"}, "trace": "CANARY"})
+    described = json.dumps({"tags": {"job_id": "CANARY text", "prompt": "CANARY", "code": "x"}, "trace": "CANARY-text"})
     await redis.hset(keys.INCIDENTS, mapping={f"n:{FAILED}": 2, f"d:{FAILED}": described, "t:job-failed": "CANARY"})
     one = Process(redis)
     assert await one.reports() == [(FAILED, 2, 0)]

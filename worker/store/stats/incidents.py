@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -28,6 +29,7 @@ from worker.telemetry.report_budget import INTERVALS_S, QUIET_S
 
 _PASS_S: Final = 1.0
 _PASSES_PER_LOOK: Final = 10  # passes between two looks for what other processes left behind
+_TRACE: Final = re.compile("([0-9a-f]{32})-([0-9a-f]{16})")
 _BUGS: Final = " ".join(cause for cause, issue in sentry_issues.CAUSES.items() if issue.bug)
 """Causes that only a process that has the exception reports."""
 
@@ -92,7 +94,9 @@ def _described(raw: bytes) -> Occurrence:
     with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
         found = json.loads(raw)
         own = {name: sentry_issues.identifier_or_other(value) for name, value in found["tags"].items()}
-        trace_id, _, span_id = str(found["trace"])[:49].partition("-")
-        trace = {"trace_id": trace_id, "span_id": span_id[:16]} if span_id else {}
-        return Occurrence({name: value for name, value in own.items() if name in sentry_issues.TAGS}, trace)
+        trace = _TRACE.fullmatch(found["trace"])
+        return Occurrence(
+            {name: value for name, value in own.items() if name in sentry_issues.TAGS},
+            {"trace_id": trace[1], "span_id": trace[2]} if trace is not None else {},
+        )
     return Occurrence({})
