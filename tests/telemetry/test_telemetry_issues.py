@@ -143,7 +143,7 @@ async def test_a_lost_lease_is_one_event(stage: Stage, ingest: Ingest) -> None:
 
 
 async def test_a_dead_receiver_is_one_event_that_does_not_name_it(stage: Stage, ingest: Ingest) -> None:
-    await stage.worker()
+    worker = await stage.worker()
     with Receiver(status=500) as receiver:
         client_job = await _with_webhook(stage, receiver.url)
 
@@ -152,6 +152,7 @@ async def test_a_dead_receiver_is_one_event_that_does_not_name_it(stage: Stage, 
             return any(json.loads(one)["state"] == "exhausted" for one in kept)
 
         await until("the message to be given up", exhausted)
+        await stage.stop(worker)  # its last try is over, with the trace of it
         assert len(receiver.got) == 2
     (event,) = arrived(ingest)
     assert event["fingerprint"] == ["webhook-dead", sentry_issues.digest("127.0.0.1")]
@@ -159,6 +160,20 @@ async def test_a_dead_receiver_is_one_event_that_does_not_name_it(stage: Stage, 
     assert "CANARY-query" not in ingest.everything()
     tries = [span for span in ingest.spans if span["op"] == "http.client"]
     assert [(s["status"], s["attributes"]["vigil.result"]) for s in tries] == [("internal_error", "failed")] * 2
+
+
+async def test_a_receiver_that_refuses_for_good_is_an_issue_of_its_own(stage: Stage, ingest: Ingest) -> None:
+    worker = await stage.worker()
+    with Receiver(status=410) as receiver:
+        await _with_webhook(stage, receiver.url)
+        await until("its refusal", lambda: _true(bool(receiver.got)))
+        await stage.stop(worker)
+    (event,) = arrived(ingest)
+    assert event["fingerprint"] == ["webhook-gone", sentry_issues.digest("127.0.0.1")]
+
+
+async def _true(value: bool) -> bool:
+    return value
 
 
 async def _with_webhook(stage: Stage, url: str) -> str:

@@ -76,10 +76,11 @@ class TracedStack:
             await until("the webhook", lambda: _true(len(self.receiver.got) > sent))
 
         async def ended() -> bool:
-            return not any(worker.runs for worker, _, _ in self.stage._workers)
+            busy = (worker.runs or worker.components.dispatcher._sending for worker, _, _ in self.stage._workers)
+            return not any(busy)
 
-        await until("the run to let go", ended)
         await until("the delivery's receipt", lambda: self._kept(job_id))
+        await until("the run and the delivery to let go", ended)
         for worker, _, _ in self.stage._workers:
             await worker.components.incident_reporter.report()
 

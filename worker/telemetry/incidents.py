@@ -8,7 +8,7 @@ without Redis, has one of its own. Who sends a report is installed by `sentry.py
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -49,6 +49,7 @@ class Incidents:
         self._known: dict[str, dict[str, Occurrence]] = {}  # cause -> group -> the first occurrence since a report
         self._budget = Budget()
         self._loops, self._counted = 0, False
+        self._asked: list[dict[str, int]] = []  # pending ones that a loop is asking Redis about
 
     @property
     def wanted(self) -> bool:
@@ -60,6 +61,7 @@ class Incidents:
         self._send, self._budget = send, Budget()
         self._pending.clear()
         self._known.clear()
+        self._asked.clear()
 
     @contextlib.contextmanager
     def sharing(self) -> Iterator[None]:
@@ -88,10 +90,37 @@ class Incidents:
         self._counted = True
 
     def take_pending(self) -> dict[str, int]:
-        """Return the occurrences by group since the last call, and 0 for groups that this process can describe."""
+        """Return the occurrences by group since the last call, and 0 for groups that this process can describe.
+
+        `settle` must follow.
+        """
         known = {group: 0 for groups in self._known.values() for group in groups}
         pending, self._pending, self._counted = {**known, **self._pending}, {}, False
+        self._asked.append(pending)
         return pending
+
+    def settle(self, pending: dict[str, int], reports: Iterable[IncidentReport] | None, now: float) -> None:
+        """Send the reports that Redis allows after counting what was pending; None: it could not be counted."""
+        if not any(one is pending for one in self._asked):
+            return  # this process has reported it alone meanwhile
+        self._asked = [one for one in self._asked if one is not pending]
+        if reports is None:
+            for group, count in pending.items():
+                self._pending[group] = self._pending.get(group, 0) + count
+            self.report_alone(now)
+            return
+        for report in reports:
+            self._budget.note_report(report.group, report.number, now)
+            if self._send is not None:
+                self._send(report)
+
+    def report_all(self, now: float) -> None:
+        """Report alone what nobody was asked about or is asked about just now: the process ends."""
+        for pending in self._asked:
+            for group, count in pending.items():
+                self._pending[group] = self._pending.get(group, 0) + count
+        self._asked.clear()
+        self.report_alone(now)
 
     @property
     def is_empty(self) -> bool:
@@ -101,18 +130,6 @@ class Incidents:
     def occurrence_of(self, group: str) -> Occurrence | None:
         """Return an occurrence of the group in this process, or None."""
         return self._known.get(cause_of(group), {}).get(group)
-
-    def report(self, report: IncidentReport, now: float) -> None:
-        """Send a report that Redis allows."""
-        self._budget.note_report(report.group, report.number, now)
-        if self._send is not None:
-            self._send(report)
-
-    def put_back(self, pending: Mapping[str, int]) -> None:
-        """Take back occurrences that could not be counted in Redis."""
-        for group, count in pending.items():
-            if count:
-                self._pending[group] = self._pending.get(group, 0) + count
 
     def report_alone(self, now: float) -> None:
         """Report what the budget of this process allows."""

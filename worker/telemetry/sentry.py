@@ -167,6 +167,6 @@ def stop() -> None:
     internal_errors.remove_capture(_on_internal_error)
     while _started:
         events.unsubscribe(_started.pop())
-    INCIDENTS.report_alone(_CLOCK.monotonic())
+    INCIDENTS.report_all(_CLOCK.monotonic())
     INCIDENTS.install(None)
     sentry_sdk.get_client().close(timeout=_FLUSH_TIMEOUT_S)

@@ -40,7 +40,7 @@ class IncidentReporter:
     def __init__(self, redis: ArqRedis, clock: Clock, incidents: Incidents = INCIDENTS) -> None:
         self._clock, self._incidents = clock, incidents
         self._script: Any = script(redis, "stats/take_incidents")
-        self._passes = 0
+        self._passes, self._turn = 0, asyncio.Lock()
 
     async def run(self) -> None:
         """Report once a second, until cancelled."""
@@ -53,23 +53,25 @@ class IncidentReporter:
         """Report what has happened here since the last pass; now and then also what others left behind."""
         self._passes += 1
         if not self._incidents.is_empty or self._passes % _PASSES_PER_LOOK == 1:
-            await self.report()
+            await asyncio.shield(self.report())  # a report that Redis has handed out must be sent
 
     async def report(self) -> None:
         """Report what may be reported now. Without Redis this process decides alone."""
-        if not self._incidents.wanted:
-            return
+        async with self._turn:
+            if self._incidents.wanted:
+                await self._ask()
+
+    async def _ask(self) -> None:
         pending = self._incidents.take_pending()
+        due: list[IncidentReport] | None = None
         try:
             due = await self._take(pending)
-        except (StoreUnavailable, RecordUnreadable) as error:
-            self._incidents.put_back(pending)
-            self._incidents.report_alone(self._clock.monotonic())
-            if isinstance(error, RecordUnreadable):
-                report_unreadable(error)
-            return
-        for report in due:
-            self._incidents.report(report, self._clock.monotonic())
+        except StoreUnavailable:
+            pass  # the process's `StoreWatch` reports it
+        except RecordUnreadable as error:
+            report_unreadable(error)
+        finally:
+            self._incidents.settle(pending, due, self._clock.monotonic())
 
     async def _take(self, pending: dict[str, int]) -> list[IncidentReport]:
         intervals = " ".join(str(seconds * 1000) for seconds in INTERVALS_S)
