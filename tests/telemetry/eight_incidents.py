@@ -237,7 +237,7 @@ async def incidents(folder: Path, ingest: Ingest, patch: pytest.MonkeyPatch) -> 
     redis = connect(valkey.url)
     more = {
         "SENTRY_DSN": ingest.dsn,
-        "sentry_traces_sample_rate": 0.0,
+        "SENTRY_TRACES_SAMPLE_RATE": 0.0,
         "webhook_allow_private": True,
         "webhook_schedule": (0.01,),
         "stuck_seconds": 1.0,

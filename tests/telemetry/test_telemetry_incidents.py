@@ -27,7 +27,7 @@ async def test_eight_incidents_are_a_short_list_of_issues(tmp_path: Path, monkey
         async for one in incidents(tmp_path, ingest, monkeypatch):
             seen[one.incident] = one
         sentry.stop()
-        everything = ingest.everything()
+        everything, traces = ingest.everything(), ingest.items("transaction")
     print(listing(seen.values()))
     assert {row for one in seen.values() for row in one.issues if len(one.issues) > 1} == set(), "one issue for each"
     documented = set(ROW.findall(section("Eight incidents")))
@@ -41,6 +41,7 @@ async def test_eight_incidents_are_a_short_list_of_issues(tmp_path: Path, monkey
     assert (later["number"], later["runbook"]) == (2, "ops/runbook/UpstreamErrors.md")
     assert seen["worker bug"].occurrences == 20
     assert all(len(one.first) == 1 for name, one in seen.items() if name != "Redis away")
+    assert traces == [], "the share of traces is 0"
     for leak in (SECRET, "sk-stage", "whsec_", "CANARY-query", "/hooks", "127.0.0.1", "job_0 "):
         assert leak not in everything, leak
 

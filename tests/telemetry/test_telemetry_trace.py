@@ -117,6 +117,18 @@ def check_canaries(ingest: Ingest) -> None:
 ANSWERS = ("completed", "refused", "blocked")
 
 
+def ordinary_format(ingest: Ingest) -> None:
+    """Every part of the trace came as a transaction event with its spans, as every Sentry reads it."""
+    assert ingest.items("span") == []
+    for one in ingest.items("transaction"):
+        assert one["type"] == "transaction"
+        assert one["start_timestamp"] <= one["timestamp"]
+        assert {"trace_id", "span_id", "op", "status"} <= one["contexts"]["trace"].keys()
+        for span in one["spans"]:
+            assert span["trace_id"] == one["contexts"]["trace"]["trace_id"]
+            assert one["start_timestamp"] <= span["start_timestamp"] <= span["timestamp"] <= one["timestamp"]
+
+
 def one_tree(spans: list[dict[str, Any]], root: str) -> None:
     """All spans hang together below `root`, the caller's."""
     parents = {span["span_id"]: span["parent_span_id"] for span in spans}
@@ -162,6 +174,7 @@ async def test_one_trace_in_every_outcome(
     assert published["parent_span_id"] == served["span_id"]
     assert published["attributes"]["messaging.message.id"] == job_id
     assert served["attributes"]["http.response.status_code"] == 202
+    ordinary_format(stack.ingest)
     one_tree(spans, root=CALLER[33:49])
     tasks = {task["span_id"]: task for task in by_op["queue.task"]}
     assert {task["parent_span_id"] for task in tasks.values()} == {published["span_id"]}
