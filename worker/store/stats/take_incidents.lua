@@ -38,7 +38,7 @@ for _, field in ipairs(call('HKEYS', incidents)) do
       end
       call('HDEL', incidents, field)
       set_state(group, reports + 1, now + intervals[math.min(reports + 1, #intervals)], now)
-    elseif count > 0 then
+    elseif count > 0 and now - last > 60000 then
       set_state(group, reports, next_at, now)
     end
   elseif kind == 't' then
