@@ -49,7 +49,7 @@ class Incidents:
         self._known: dict[str, dict[str, Occurrence]] = {}  # cause -> group -> the first occurrence since a report
         self._budget = Budget()
         self._loops, self._counted = 0, False
-        self._asked: list[dict[str, int]] = []  # pending ones that a loop is asking Redis about
+        self._uncertain: list[dict[str, int]] = []  # pending ones that a loop is asking Redis about
 
     @property
     def wanted(self) -> bool:
@@ -61,7 +61,7 @@ class Incidents:
         self._send, self._budget = send, Budget()
         self._pending.clear()
         self._known.clear()
-        self._asked.clear()
+        self._uncertain.clear()
 
     @contextlib.contextmanager
     def sharing(self) -> Iterator[None]:
@@ -96,14 +96,14 @@ class Incidents:
         """
         known = {group: 0 for groups in self._known.values() for group in groups}
         pending, self._pending, self._counted = {**known, **self._pending}, {}, False
-        self._asked.append(pending)
+        self._uncertain.append(pending)
         return pending
 
     def settle(self, pending: dict[str, int], reports: Iterable[IncidentReport] | None, now: float) -> None:
         """Send the reports that Redis allows after counting what was pending; None: it could not be counted."""
-        if not any(one is pending for one in self._asked):
+        if not any(one is pending for one in self._uncertain):
             return  # this process has reported it alone meanwhile
-        self._asked = [one for one in self._asked if one is not pending]
+        self._uncertain = [one for one in self._uncertain if one is not pending]
         if reports is None:
             for group, count in pending.items():
                 self._pending[group] = self._pending.get(group, 0) + count
@@ -116,10 +116,10 @@ class Incidents:
 
     def report_all(self, now: float) -> None:
         """Report alone what nobody was asked about or is asked about just now: the process ends."""
-        for pending in self._asked:
+        for pending in self._uncertain:
             for group, count in pending.items():
                 self._pending[group] = self._pending.get(group, 0) + count
-        self._asked.clear()
+        self._uncertain.clear()
         self.report_alone(now)
 
     @property
