@@ -12,7 +12,11 @@ from worker.telemetry.tracing import CALLER, TRACEPARENT, serving
 
 _SENTRY_TRACE: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}(-[01])?")
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_BAGGAGE: Final = re.compile(r"sentry-[\x21-\x2b\x2d-\x7e]{1,500}")
+_BAGGAGE: Final = re.compile(
+    r"sentry-(?:trace_id|public_key|release|environment|sample_rate|sample_rand|sampled|org_id|replay_id)"
+    r"=[\x21-\x2b\x2d-\x7e]{1,500}"
+)
+"""What Sentry samples by. Its other entries may name a user or an address."""
 _MAX_BAGGAGE_ENTRIES: Final = 16
 _SUBMIT_PATHS: Final = frozenset({"/v1/jobs", "/v1/jobs/batch", "/v1/responses", "/v1/chat/completions"})
 
