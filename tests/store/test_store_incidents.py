@@ -29,10 +29,10 @@ class Process:
         self.incidents.install(self.sent.append)
         self.reporter = IncidentReporter(redis, Clock(), self.incidents)
 
-    async def meets(self, group: str, times: int = 1, **exception: object) -> None:
+    async def meets(self, group: str, times: int = 1, at: float = 0.0, **exception: object) -> None:
         with self.incidents.sharing():
             for _ in range(times):
-                self.incidents.add(group, Occurrence({"job_id": "job_1"}, {}, exception or None), 0.0)
+                self.incidents.add(group, Occurrence({"job_id": "job_1"}, {}, exception or None), at)
 
     async def reports(self) -> list[tuple[str, int, int]]:
         """(group, occurrences, number) of the reports that it may send now."""
@@ -105,6 +105,9 @@ async def test_many_receivers_are_few_issues(redis: ArqRedis) -> None:
     reports = await one.reports()
     assert len(reports) <= 41
     assert ("webhook-dead|other", 60, 0) in reports
+    tomorrow = sentry_issues.group_of("webhook-dead", {"host": "another"})
+    await one.meets(tomorrow, at=QUIET_S + 1.0)
+    assert (tomorrow, 1, 0) in await one.reports(), "those of yesterday are over"
 
 
 async def test_what_vigil_did_not_write_is_not_sent(redis: ArqRedis) -> None:

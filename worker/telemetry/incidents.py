@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from worker.telemetry.report_budget import Budget
+from worker.telemetry.report_budget import QUIET_S, Budget
 from worker.telemetry.sentry_issues import cause_of, overflow_of
 
 _MAX_GROUPS: Final = 40  # of one cause in one process, for example receivers; further ones are "other"
@@ -46,7 +46,8 @@ class Incidents:
     def __init__(self) -> None:
         self._send: Send | None = None
         self._pending: dict[str, int] = {}
-        self._known: dict[str, dict[str, Occurrence]] = {}  # cause -> group -> the first occurrence since a report
+        # cause -> group -> (the first occurrence since Redis was asked, when it was)
+        self._known: dict[str, dict[str, tuple[Occurrence, float]]] = {}
         self._budget = Budget()
         self._loops, self._counted = 0, False
         self._uncertain: list[dict[str, int]] = []  # pending ones that a loop is asking Redis about
@@ -78,9 +79,11 @@ class Incidents:
             return
         known = self._known.setdefault(cause_of(group), {})
         if group not in known and len(known) >= _MAX_GROUPS:
+            known = self._known[cause_of(group)] = {g: one for g, one in known.items() if now - one[1] < QUIET_S}
+        if group not in known and len(known) >= _MAX_GROUPS:
             group = overflow_of(group)
         if group not in self._pending:
-            known[group] = occurrence
+            known[group] = (occurrence, now)
         self._pending[group] = self._pending.get(group, 0) + 1
         if not self._loops:
             self.report_alone(now)
@@ -129,7 +132,8 @@ class Incidents:
 
     def occurrence_of(self, group: str) -> Occurrence | None:
         """Return an occurrence of the group in this process, or None."""
-        return self._known.get(cause_of(group), {}).get(group)
+        found = self._known.get(cause_of(group), {}).get(group)
+        return None if found is None else found[0]
 
     def report_alone(self, now: float) -> None:
         """Report what the budget of this process allows."""

@@ -13,6 +13,7 @@ INTERVALS_S: Final = (60, 300, 900, 3600)
 """The seconds that pass between a report and the next one; the last interval repeats."""
 QUIET_S: Final = 2 * 3600
 """After so many seconds without an occurrence the incident is over: the next one is reported at once."""
+_MAX_GROUPS: Final = 1_000  # then those whose incident is over are forgotten
 
 
 @dataclass(slots=True)
@@ -31,6 +32,8 @@ class Budget:
 
     def take(self, group: str, count: int, now: float) -> tuple[int, int] | None:
         """Add `count` occurrences; return (how many to report, the number of reports before), or None to wait."""
+        if group not in self._states and len(self._states) >= _MAX_GROUPS:
+            self._states = {g: one for g, one in self._states.items() if one.pending or now - one.last < QUIET_S}
         state = self._states.setdefault(group, _State(due=now, last=now))
         if now - state.last >= QUIET_S:
             state.number, state.due = 0, now
