@@ -12,7 +12,7 @@ from typing import Final
 INTERVALS_S: Final = (60, 300, 900, 3600)
 """The seconds that pass between a report and the next one; the last interval repeats."""
 QUIET_S: Final = 2 * 3600
-"""After so many seconds without an occurrence the incident is over: the next one is reported at once."""
+"""So many seconds after its last occurrence or report an incident is over: the next one is reported at once."""
 _MAX_GROUPS: Final = 1_000  # then those whose incident is over are forgotten
 
 
@@ -21,7 +21,7 @@ class _State:
     pending: int = 0  # occurrences since the last report
     number: int = 0  # reports so far
     due: float = 0.0
-    last: float = 0.0  # the last occurrence
+    last: float = 0.0  # the last occurrence or report
 
 
 class Budget:
@@ -55,6 +55,6 @@ class Budget:
 
     def _report(self, state: _State, now: float) -> tuple[int, int]:
         count, number = state.pending, state.number
-        state.pending, state.number = 0, number + 1
+        state.pending, state.number, state.last = 0, number + 1, now
         state.due = now + INTERVALS_S[min(number, len(INTERVALS_S) - 1)]
         return count, number

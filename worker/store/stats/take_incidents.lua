@@ -1,6 +1,6 @@
 -- take_incidents: Count incidents, and take those that may be reported now. One process gets each report.
 -- KEYS     incidents: hash, of each group `n:` occurrences since its last report, `d:` one of them, `t:` reports so far,
---          when the next one is due and when it occurred last, ms
+--          when the next one is due, when it last occurred or was reported, ms
 -- ARGV     quiet: ms without an occurrence after which an incident is over
 --          ttl: seconds that the hash is kept
 --          own: the beginnings of groups which only a process that describes them may take, joined by spaces
