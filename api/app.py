@@ -132,13 +132,14 @@ def _documents() -> Documents:
 
 @asynccontextmanager
 async def _background_tasks(context: AppContext, redis: Redis, store_clock: StoreClock) -> AsyncIterator[None]:
-    """Run the watches over the store and the models file, the store's clock, callers, the broadcaster and the guard."""
+    """Run the watches over store and models file, the store's clock, callers, reports, broadcaster and guard."""
     await context.store_watch.check()  # reports missing rights before anything else fails because of them
     await store_clock.refresh()
     tasks = [
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
         asyncio.create_task(context.callers.run(), name="vigil-callers"),
+        asyncio.create_task(context.incident_reporter.run(), name="vigil-incidents"),
         asyncio.create_task(ModelsFileWatch(context.settings, context.catalogue).run(), name="vigil-models"),
     ]
     context.broadcaster.start()
@@ -151,6 +152,7 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
         for task in reversed(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await context.incident_reporter.report()
         await context.background.stop()
         await context.broadcaster.stop()
         context.large_work.close()

@@ -55,6 +55,7 @@ from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.incidents import IncidentReporter
 from worker.store.stats.loss_report import LossReport
 from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
@@ -105,6 +106,7 @@ class AppContext:
     deployment: DeploymentState
     broadcaster: Broadcaster
     store_watch: StoreWatch
+    incident_reporter: IncidentReporter
     resolver: SystemResolver
     name_check: NameCheck
     readiness: SharedCall[str]
@@ -171,6 +173,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
+        incident_reporter=IncidentReporter(redis, clock),
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
         request_limits=request_limits,

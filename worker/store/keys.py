@@ -59,6 +59,7 @@ PROBE: Final = "vigil:probe"
 DEPLOYMENT: Final = "vigil:deployment"
 ACCEPTED: Final = "vigil:accepted"
 CHECK_COUNT: Final = "vigil:looks"
+INCIDENTS: Final = "vigil:incidents"
 
 COMPLETE: Final = "complete"
 """The field of an app's terms that says since when all its jobs have theirs."""

@@ -20,6 +20,7 @@ from worker.store import channels, codec, keys
 from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command, CommandArg
+from worker.store.jobs.end_counts import end_commands
 from worker.store.jobs.loss_counters import loss_commands
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
@@ -89,6 +90,7 @@ class CommitCommands:
                 commands.append(("SADD", keys.HOLDING_SCOPES, after.hold.scope))
         if after.settled and (before is None or not before.settled):
             commands.extend(self.retire(after))
+            commands.extend(end_commands(before, after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
         commands.extend(ledger_commands(after, trail, self._limits, self._macs))
         commands.extend(tally_commands(after, trail))
