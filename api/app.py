@@ -19,6 +19,7 @@ from api.openai_compat.chat import routes as openai_chat
 from api.openai_compat.conversations import routes as openai_conversations
 from api.openai_compat.error_format import respond
 from api.routes import (
+    accounts,
     audit,
     bulk_actions,
     deliveries,
@@ -62,6 +63,7 @@ _MODULES = (
     events,
     audit,
     status,
+    accounts,
     health,
     webhook_endpoints,
     deliveries,

@@ -106,7 +106,7 @@ class WorkerProcess:
         await components.store_watch.check()  # what Redis lacks is reported first
         await components.clock.refresh()
         with contextlib.suppress(StoreUnavailable), loop_pass("access"):
-            await components.access.refresh()  # denied models are known before the first job
+            await components.accounts.refresh()  # denied models are known before the first job
         guard = guard_of(self._redis)
         tasks = [
             asyncio.create_task(work, name=name)
@@ -117,7 +117,7 @@ class WorkerProcess:
                 ("flusher", components.context.flusher.run()),
                 ("notifier", components.notifier.run(ready)),
                 ("sweeper", components.sweeper.run()),
-                ("access", components.access.run()),
+                ("access", components.accounts.run()),
                 ("cron", components.cron.run()),
                 ("notices", components.notice_processor.run()),
                 ("account-monitor", components.account_monitor.run()),
@@ -151,7 +151,7 @@ class WorkerProcess:
                     await components.audit_sealer.seal_last()
                 with loop_pass("deregistration"):
                     await components.sweeper.deregister()
-            await components.provider.aclose()
+            await components.accounts.aclose()
             emit("worker.stopped", worker=self.id)
 
     def _restarted_for_drain(self, tasks: list[asyncio.Task[None]]) -> list[asyncio.Task[None]]:

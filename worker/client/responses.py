@@ -146,6 +146,19 @@ class Account(ApiModel):
     evidence: dict[str, Any] = {}
 
 
+class ProviderAccount(ApiModel):
+    """An account at the provider: how it is treated, and whether it may be called."""
+
+    SHOWN = ("name", "state", "circuit")
+    name: str
+    state: Open[AccountStatus] = "unknown"
+    because: tuple[str, ...] = ()
+    circuit: Open[Literal["closed", "open", "half_open"]] = "closed"
+    circuit_reason: str | None = None
+    families: dict[str, Any] = {}
+    notices: dict[str, int] = {}
+
+
 class Rates(ApiModel):
     """The shares of requests that were checked, blocked or substituted in the last `window_seconds`."""
 
@@ -163,6 +176,7 @@ class Status(ApiModel):
     queue: Queue = Queue()
     workers: tuple[Worker, ...] = ()
     account: Account = Account()
+    accounts: tuple[ProviderAccount, ...] = ()
     rates: Rates = Rates()
     circuits: tuple[dict[str, Any], ...] = ()
     pauses: tuple[dict[str, Any], ...] = ()

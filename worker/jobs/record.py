@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import (
     DELIVERED,
@@ -186,6 +187,7 @@ class Attempt(Frozen):
     started_at: datetime
     because: DisclosureReason | None = None  # why another model than the requested one was called
     proxied: bool = False  # an egress proxy is configured
+    account: str = Field(default=DEFAULT_ACCOUNT, exclude_if=lambda value: value == DEFAULT_ACCOUNT)  # that is called
     terms: CallTerms | None = Field(default=None, exclude_if=lambda value: value is None)
     # from here on: set when the provider answers (job.attempt.updated), while the stream runs
     request_id: str | None = None
@@ -221,6 +223,7 @@ class Hold(Frozen):
     since: datetime
     by: str | None = None  # the key that paused it; None for a circuit
     provider: ProviderError | None = Field(default=None, exclude_if=lambda value: value is None)  # what it said
+    account: str | None = Field(default=None, exclude_if=lambda value: value is None)  # not the default one
 
 
 class Offer(Frozen):

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
+
 Level = Literal["error", "warning"]
 
 
@@ -57,6 +59,7 @@ TAGS: Final = (
     "attempt",
     "request_id",
     "worker",
+    "account",
     "model",
     "status",
     "code",
@@ -104,7 +107,9 @@ def fingerprint(name: str, fields: Mapping[str, object]) -> list[str]:
     issue = ISSUES[name]
     if issue.bug:
         return ["bug", str(fields.get("error")), str(fields.get("at", "")).partition(":")[0], name]
-    return [issue.kind, *(tag_value(field, fields.get(field)) for field in issue.of)]
+    account = str(fields.get("account") or DEFAULT_ACCOUNT)
+    other = () if account == DEFAULT_ACCOUNT else (account,)  # the default one keeps the issues that it has
+    return [issue.kind, *(tag_value(field, fields.get(field)) for field in issue.of), *other]
 
 
 def tags(name: str, fields: Mapping[str, object]) -> dict[str, str]:

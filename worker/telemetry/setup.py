@@ -6,6 +6,7 @@ import importlib
 import sys
 from importlib.metadata import version
 
+from worker.provider_accounts import provider_accounts
 from worker.settings import Settings
 from worker.telemetry import log, metrics, metrics_subscriber
 
@@ -18,6 +19,7 @@ def start_telemetry(settings: Settings) -> None:
     """Send the events of this process to the log, the metrics and, if a DSN is set, Sentry; once is enough."""
     catalogue = settings.catalogue()
     metrics.REGISTRY.set_models(catalogue.models, catalogue.aliases)
+    metrics.REGISTRY.set_accounts(provider_accounts(settings).by_name)
     metrics.set_build_info(version("vigil-queue"))
     if settings.sentry_dsn is not None:
         importlib.import_module(_SENTRY).start(settings)  # without a DSN not even the import is paid for

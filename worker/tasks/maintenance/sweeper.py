@@ -7,7 +7,7 @@ is stored. Leases and due times are not swept: the claim takes care of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from arq.connections import ArqRedis
 
@@ -19,7 +19,6 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety.end_causes import expiry_error
-from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
 from worker.store.connection import locks
@@ -47,12 +46,12 @@ class Sweeper:
         redis: ArqRedis,
         jobs: Jobs,
         clock: Clock,
-        circuit: CircuitBreaker,
+        start_trials: Callable[[], Awaitable[None]],
         worker_id: str,
         state: WorkerState,
         stuck_seconds: float = 600.0,
     ) -> None:
-        self._redis, self._jobs, self._clock, self._circuit = redis, jobs, clock, circuit
+        self._redis, self._jobs, self._clock, self._start_trials = redis, jobs, clock, start_trials
         self._worker_id, self._state, self._stuck_seconds = worker_id, state, stuck_seconds
         self._lag = 0.0
         self._eraser = Eraser(redis, jobs, clock)
@@ -90,10 +89,9 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Expire waiting jobs past their deadline, cancel those of end users in quarantine, erase what must not be
-        kept, let a trial through an open circuit, and release what an ended pause holds.
+        kept, let a trial through each open circuit, and release what an ended pause holds.
         """
-        with loop_pass("probe of the circuit"):
-            await self._circuit.start_trial()
+        await self._start_trials()
         with loop_pass("sweep of pauses"):
             await self._pauses.sweep()
         with loop_pass("sweep of what is not stored"):
