@@ -96,9 +96,7 @@ class WorkerComponents:
             self.accounts.probe_on_request,
             RequestRelay(RelayedRequests(redis, store_clock), self.accounts, Trail(redis, store_clock)).relay,
         )
-        self.sweeper = Sweeper(
-            redis, jobs, store_clock, self.accounts.start_trials, worker_id, state, settings.stuck_seconds
-        )
+        self.sweeper = Sweeper(redis, jobs, store_clock, self.accounts, worker_id, state, settings.stuck_seconds)
         notices = SafetyNotices(redis, settings.audit_ttl)
         quarantine = _quarantine_by_provider(Quarantine(redis, store_clock))
         self.notice_processor = NoticeProcessor(redis, notices, self._provider_of, store_clock, quarantine)

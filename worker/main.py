@@ -70,7 +70,9 @@ class WorkerProcess:
         self.draining = False
 
     def _state(self) -> dict[str, object]:
-        return {"running": len(self.runs), "draining": self.draining, "slots": self._settings.max_jobs}
+        accounts = self.components.accounts
+        names = {"accounts": [account.name for account in accounts.all], "circuits": accounts.scopes}
+        return {"running": len(self.runs), "draining": self.draining, "slots": self._settings.max_jobs, **names}
 
     async def _why_not_ready(self) -> str:
         """Return why no jobs are claimed now; "" if they are."""

@@ -167,8 +167,8 @@ def _account(settings: Settings, name: str, row: object, wrong: list[str]) -> Pr
     given = dict(_checked(row))
     base_url = given.pop("base_url", settings.openai_base_url)
     regional = given.pop("regional_processing", None)
-    secrets = {secret: settings.account_secrets.get(secret_variable(name, secret)) for secret in _SECRETS}
-    if (fault := _webhook_fault(secrets["webhook_secret"])) is not None:
+    webhook_secret = settings.account_secrets.get(secret_variable(name, "webhook_secret"))
+    if (fault := _webhook_fault(webhook_secret)) is not None:
         wrong.append(f"{secret_variable(name, 'webhook_secret')}: {fault}")
     return ProviderAccount(
         name=name,
@@ -176,8 +176,9 @@ def _account(settings: Settings, name: str, row: object, wrong: list[str]) -> Pr
         regional=_regional(settings, base_url) if regional is None else regional,
         upstream=given.pop("upstream", settings.upstream),
         shared_state=tuple(given.pop("shared_provider_state", ())),
+        api_key=settings.account_secrets.get(secret_variable(name, "api_key")),
+        webhook_secret=webhook_secret,
         **given,
-        **secrets,
     )
 
 

@@ -71,7 +71,7 @@ class DeploymentState:
 
     async def scale(self) -> ScaleDemand:
         """Return how many worker slots are wanted."""
-        return await metrics.scale_demand(self._redis, self._clock)
+        return await metrics.scale_demand(self._redis, self._clock, list(self._accounts.by_name))
 
     async def samples(self) -> list[Sample]:
         """Return the metrics that are read from Redis."""

@@ -100,7 +100,9 @@ FLEETING = {
         (keys.webhook_refused("job_x"), keys.warning("x"), keys.access_probe_lock("x"), keys.account_state("account")),
         "string",
     ),
-    **dict.fromkeys((keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x")), "string"),
+    **dict.fromkeys(
+        (keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x"), keys.account_scope("x")), "string"
+    ),
     **dict.fromkeys((keys.callers("acme", "x"), keys.CONVERSATION + "acme:conv_x"), "hash"),
     keys.API_PROCESSES: "zset",
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE), "set"),

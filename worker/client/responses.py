@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar
 
 from .api_model import ApiModel, Open
-from .enums import AccessStatus, AccountStatus, MessageState
+from .enums import AccessStatus, AccountReason, AccountStatus, MessageState
 from .models import Disclosure, Job
 
 
@@ -135,6 +135,8 @@ class Worker(ApiModel):
     beat_at: datetime | None = None
     draining: bool = False
     slots: int = 0
+    accounts: tuple[str, ...] = ()
+    circuits: tuple[str, ...] = ()
 
 
 class Account(ApiModel):
@@ -152,7 +154,7 @@ class ProviderAccount(ApiModel):
     SHOWN = ("name", "state", "circuit")
     name: str
     state: Open[AccountStatus] = "unknown"
-    because: tuple[str, ...] = ()
+    because: tuple[Open[AccountReason], ...] = ()
     circuit: Open[Literal["closed", "open", "half_open"]] = "closed"
     circuit_reason: str | None = None
     families: dict[str, Any] = {}

@@ -7,7 +7,7 @@ closes the circuit, and every held job falls due at once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -125,6 +125,27 @@ async def open_scopes(redis: ArqRedis, scopes: Sequence[str]) -> frozenset[str]:
             pipe.exists(keys.circuit(scope))
         found = await pipe.execute()
     return frozenset(scope for scope, there in zip(scopes, found, strict=True) if there)
+
+
+async def release_orphans(redis: ArqRedis, served: Collection[str]) -> dict[str, int]:
+    """Close the circuits of accounts that no worker has any more; return how many jobs fall due now, by scope.
+
+    Nobody else would make a trial of them. `served`: the scopes of all workers.
+    """
+    async with store_errors("list circuits", keys.CIRCUITS):
+        scopes = [name.decode(errors="replace") for name in await redis.smembers(keys.CIRCUITS)]
+    released: dict[str, int] = {}
+    for scope in scopes:
+        if scope in served:
+            continue
+        circuit = CircuitBreaker(redis, scope)
+        count = await circuit.close()
+        await circuit.start_trial()  # what was held while it was closed already
+        async with store_errors("forget a circuit"):
+            await redis.srem(keys.CIRCUITS, scope)
+        if count:
+            released[scope] = count
+    return released
 
 
 async def list_circuits(redis: ArqRedis) -> list[OpenCircuit]:

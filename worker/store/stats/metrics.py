@@ -127,19 +127,23 @@ class ScaleDemand:
     held_back: Literal["circuit_open"] | None
 
 
-async def scale_demand(redis: ArqRedis, clock: Clock) -> ScaleDemand:
-    """Return the slots that would be busy now: ready + running; ready ones count as one while a circuit is open."""
+async def scale_demand(redis: ArqRedis, clock: Clock, accounts: Sequence[str] = (DEFAULT_ACCOUNT,)) -> ScaleDemand:
+    """Return the slots that would be busy now: ready + running; ready ones count as one while no account may be called.
+
+    `accounts`: the names of the accounts at the provider.
+    """
     found, alive = await queue_depth.depths(redis, clock), await worker_registry.workers(redis, clock)
     running, open_circuits = found.running + found.checking, await list_circuits(redis)
+    all_open = {str(row["account"]) for row in open_circuits} >= set(accounts)
     held = await _held(redis, [str(row["scope"]) for row in open_circuits])
     return ScaleDemand(
-        wanted=running + (min(found.queued, 1) if open_circuits else found.queued),
+        wanted=running + (min(found.queued, 1) if all_open else found.queued),
         ready=found.queued,
         running=running,
         held=held,
         workers=sum(not w.get("draining") for w in alive),
         slots=sum(w.get("slots", 0) for w in alive if not w.get("draining")),
-        held_back="circuit_open" if open_circuits else None,
+        held_back="circuit_open" if all_open else None,
     )
 
 
