@@ -65,8 +65,8 @@ def test_keys_come_from_settings_or_files_and_everything_else_from_the_file(
     assert (eu.project, eu.regional, eu.upstream) == ("proj_1", True, "stream")
     assert (accounts.by_name["research"].organization, accounts.by_name["research"].upstream) == ("org-1", "background")
     catalogue = settings.catalogue()
-    asked = [("lab", "gpt-5.6-sol"), ("acme", "gpt-5.6-sol"), ("acme", "gpt-5.6-luna")]
-    assert [accounts.of(app, model, catalogue).name for app, model in asked] == ["research", "eu", "default"]
+    requests = [("lab", "gpt-5.6-sol"), ("acme", "gpt-5.6-sol"), ("acme", "gpt-5.6-luna")]
+    assert [accounts.of(app, model, catalogue).name for app, model in requests] == ["research", "eu", "default"]
     assert "CANARY" not in repr(accounts) + repr(settings)
 
 
@@ -109,9 +109,9 @@ def test_secrets_of_no_account_and_bad_ones_are_refused(monkeypatch: pytest.Monk
     monkeypatch.setenv("VIGIL_ACCOUNT_RESERCH_API_KEY", "sk-CANARY")
     monkeypatch.setenv("VIGIL_ACCOUNT_EU_WEBHOOK_SECRET", "CANARY")
     monkeypatch.setenv("VIGIL_ACCOUNT_EU_API_KEY", "sk-CANARY")
-    told = faults()
-    assert "VIGIL_ACCOUNT_RESERCH_API_KEY" in told
-    assert "VIGIL_ACCOUNT_EU_WEBHOOK_SECRET: is too short" in told
+    text = faults()
+    assert "VIGIL_ACCOUNT_RESERCH_API_KEY" in text
+    assert "VIGIL_ACCOUNT_EU_WEBHOOK_SECRET: is too short" in text
     monkeypatch.setenv("VIGIL_ACCOUNT_EU_API_KEY_FILE", str(tmp_path / "nowhere"))
     assert "VIGIL_ACCOUNT_EU_API_KEY_FILE: VIGIL_ACCOUNT_EU_API_KEY is set too" in faults()
     monkeypatch.delenv("VIGIL_ACCOUNTS_FILE")
@@ -124,8 +124,8 @@ async def test_doctor_tells_what_is_overruled_and_which_account_has_no_key(file:
     async def checks() -> list[DoctorCheck]:
         return [check async for check in provider_checks(load())]
 
-    told = {check.name: check for check in await checks()}
-    assert told["provider (research)"].detail == "no VIGIL_ACCOUNT_RESEARCH_API_KEY here, which every worker needs"
-    assert "app lab uses account research, also for model gpt-5.6-sol" in told["accounts"].detail
+    found = {check.name: check for check in await checks()}
+    assert found["provider (research)"].detail == "no VIGIL_ACCOUNT_RESEARCH_API_KEY here, which every worker needs"
+    assert "app lab uses account research, also for model gpt-5.6-sol" in found["accounts"].detail
     file.write_text(GOOD.replace('[models]\n"gpt-5.6-sol" = "eu"', ""))
     assert [check.detail for check in await checks() if check.name == "accounts"] == ["nothing is bound to eu"]

@@ -37,9 +37,9 @@ def test_without_bindings_everything_is_the_default_accounts() -> None:
 
 
 def test_what_another_binding_overrules_is_told() -> None:
-    told = list(BOUND.overruled(CATALOGUE))
-    assert any("app lab uses account a" in one and SOL.id in one for one in told)
-    assert any(f"family {LUNA.family}" in one and SOL.id in one for one in told)
+    sentences = list(BOUND.overruled(CATALOGUE))
+    assert any("app lab uses account a" in one and SOL.id in one for one in sentences)
+    assert any(f"family {LUNA.family}" in one and SOL.id in one for one in sentences)
     assert list(AccountBindings({"lab": "a"}, {SOL.id: "a"}).overruled(CATALOGUE)) == []
 
 

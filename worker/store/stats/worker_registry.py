@@ -61,7 +61,7 @@ async def workers(redis: ArqRedis, clock: Clock) -> list[WorkerHeartbeat]:
 
 
 def _are_names(body: WorkerHeartbeat) -> bool:
-    lists = body.get("accounts", []), body.get("circuits", [])
+    lists: tuple[Any, Any] = body.get("accounts", []), body.get("circuits", [])
     return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
 
 
