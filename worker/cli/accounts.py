@@ -12,7 +12,7 @@ from worker.cli.rendering import clean, print_columns
 
 
 def accounts(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the accounts at the provider, and who uses them. Needs the scope ops; shows no key.
+    """List the accounts at the provider. Shows who uses each, its circuit and state; no key. Needs the scope ops.
 
     They are in the file of VIGIL_ACCOUNTS_FILE; `default` is the one of OPENAI_API_KEY. An app's own account comes
     first, then the model's, then that of its family.
