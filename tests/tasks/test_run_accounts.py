@@ -94,8 +94,9 @@ async def test_nothing_is_switched_to_an_account_that_is_at_fault(both: TwoAccou
     worker = await stage.worker()
     await stage.reaches(await lab_job(both, QUOTA), "the circuit of research to open", lambda job: job.hold)
     await worker.components.accounts.refresh()
-    assert LUNA in worker.components.accounts.unusable("acme")
-    assert LUNA not in worker.components.accounts.unusable("acme", running="research")
+    assert LUNA in worker.components.accounts.unusable("acme", "default")
+    assert LUNA not in worker.components.accounts.unusable("acme", "research")
+    assert worker.components.accounts.denied("acme") == frozenset(), "a fallback is held there, and not lost"
     policy = {"on_delay": {"action": "switch", "after_seconds": 1, "model": LUNA}}
     job_id = await both.running.submit(HELD, policy=policy)
     await stage.reaches(job_id, "the check", lambda job: job.open_checks)

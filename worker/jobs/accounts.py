@@ -26,7 +26,7 @@ class AccountBindings:
     def account_of(self, app: str, model: str, catalogue: Catalogue) -> str:
         """Return the account that serves the app's requests to this model, by any of the model's names."""
         own = self.apps.get(app)
-        return own if own is not None else self._of_model(model, catalogue)
+        return own if own is not None else self.of_model(model, catalogue)
 
     def accounts_of(self, app: str) -> frozenset[str]:
         """Return every account that may serve a request of the app."""
@@ -41,7 +41,7 @@ class AccountBindings:
                 if others:
                     yield f"app {app} uses account {account}, also for {kind} {', '.join(others)} of another account"
         for family, account in sorted(self.families.items()):
-            own = {name: self._of_model(name, catalogue) for name, m in catalogue.models.items() if m.family == family}
+            own = {name: self.of_model(name, catalogue) for name, m in catalogue.models.items() if m.family == family}
             others = sorted(name for name, other in own.items() if other != account)
             if others:
                 yield f"family {family} uses account {account}, except for {', '.join(others)}, bound by name"
@@ -65,7 +65,8 @@ class AccountBindings:
             if first != name:
                 yield f"[models] {first!r} and {name!r} are names of the same model; bind one of them"
 
-    def _of_model(self, model: str, catalogue: Catalogue) -> str:
+    def of_model(self, model: str, catalogue: Catalogue) -> str:
+        """Return the account of this model for apps without an account of their own, by any of the model's names."""
         if not self.models and not self.families:
             return DEFAULT_ACCOUNT
         found = catalogue.find(model)

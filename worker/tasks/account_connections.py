@@ -27,6 +27,10 @@ from worker.upstream.call import Mode
 from worker.upstream.client import Provider
 
 _REFRESH_S: Final = 1.0
+_MAX_APPS_KEPT: Final = 1_000
+
+_Known = tuple[frozenset[str], object, list[frozenset[str]]]
+"""The open circuits, the catalogue's models, the denied models of each account: replaced whenever they change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,10 @@ class AccountConnections:
         self._redis, self._by_name, self._bindings, self._catalogue = redis, dict(by_name), bindings, catalogue
         self.scopes = [account.circuit.scope for account in self._by_name.values()]
         """Of the circuits."""
+        self._first = next(iter(self._by_name.values()))
         self._open: frozenset[str] = frozenset()
+        self._known: _Known = (self._open, catalogue.models, [account.access.denied for account in self.all])
+        self._unusable: dict[tuple[str, str | None], frozenset[str]] = {}  # as of `_known`
 
     @classmethod
     def build(
@@ -83,20 +90,36 @@ class AccountConnections:
         """Return what is known of a model that must not be called for this app, by any of its names; else None."""
         return self.of(app, model).access.skipped(model)
 
-    def unusable(self, app: str, running: str | None = None) -> frozenset[str]:
-        """Return the models that nothing may be switched to now for this app: denied, or their account is at fault.
+    def denied(self, app: str) -> frozenset[str]:
+        """Return the models that are not called for this app, by their names in models.toml."""
+        return self._models_that(app, None)
+
+    def unusable(self, app: str, running: str) -> frozenset[str]:
+        """Return the models that no running job of this app is switched to: denied, or their account is at fault.
 
         `running`: the account of the attempt that is under way, whose circuit says nothing about a switch.
         """
+        return self._models_that(app, running)
+
+    def _models_that(self, app: str, running: str | None) -> frozenset[str]:
         if len(self._by_name) == 1:
-            return next(iter(self._by_name.values())).access.denied
-        found = set[str]()
-        for name in self._catalogue.models:
-            account = self.of(app, name)
-            at_fault = account.circuit.scope in self._open and account.name != running
-            if at_fault or name in account.access.denied:
-                found.add(name)
-        return frozenset(found)
+            return self._first.access.denied
+        known = (self._open, self._catalogue.models, [account.access.denied for account in self.all])
+        if any(now is not before for now, before in zip(_flat(known), _flat(self._known), strict=True)):
+            self._known = known
+            self._unusable.clear()
+        found = self._unusable.get((app, running))
+        if found is None:
+            if len(self._unusable) >= _MAX_APPS_KEPT:
+                self._unusable.clear()
+            found = frozenset(name for name in self._catalogue.models if self._is_unusable(app, name, running))
+            self._unusable[app, running] = found
+        return found
+
+    def _is_unusable(self, app: str, model: str, running: str | None) -> bool:
+        account = self.of(app, model)
+        at_fault = running not in (None, account.name) and account.circuit.scope in self._open
+        return at_fault or model in account.access.denied
 
     async def refresh(self) -> None:
         """Read what all workers know."""
@@ -121,7 +144,7 @@ class AccountConnections:
 
     async def take_turn(self, seconds: float) -> bool:
         """Return True for one of all workers, at most once in so many seconds: it is the one to probe."""
-        return await self.all[0].access.store.try_lock(seconds)
+        return await self._first.access.store.try_lock(seconds)
 
     async def probe_on_request(self) -> None:
         """Probe all that `vigil probe` shows, with every account."""
@@ -160,3 +183,7 @@ def _connection(
         access=AccessProber(provider, store, catalogue, clock, account.upstream),
         circuit=CircuitBreaker(redis, scope, account.name),
     )
+
+
+def _flat(known: _Known) -> list[object]:
+    return [known[0], known[1], *known[2]]

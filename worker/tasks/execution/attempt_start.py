@@ -135,7 +135,7 @@ class AttemptStarter:
         return event_mapping.next_in_chain(
             self._recorder.job,
             context.catalogue,
-            context.accounts.unusable(self._recorder.job.app),
+            context.accounts.denied(self._recorder.job.app),
             context.clock.now(),
             self._attempts.shape.effort,
         )

@@ -275,8 +275,7 @@ class JobRun:
         if checked and not classify.names_cause(failure):
             failure = classify.after_check(failure)
         tried = retry.counted([a.outcome for a in job.attempts])
-        now = context.clock.now()
-        denied = context.accounts.unusable(job.app, job.attempt(number).account)
+        now, denied = context.clock.now(), context.accounts.denied(job.app)
         substitute = event_mapping.access_fallback(
             job,
             context.catalogue,
