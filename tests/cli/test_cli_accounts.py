@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,8 @@ def test_keys_come_from_settings_or_files_and_everything_else_from_the_file(
     requests = [("lab", "gpt-5.6-sol"), ("acme", "gpt-5.6-sol"), ("acme", "gpt-5.6-luna")]
     assert [accounts.of(app, model, catalogue).name for app, model in requests] == ["research", "eu", "default"]
     assert "CANARY" not in repr(accounts) + repr(settings)
+    passed = pickle.loads(pickle.dumps(settings.model_copy(update={"port": 1})))  # noqa: S301  as `vigil up` does
+    assert provider_accounts(passed).by_name["research"].key == KEY
 
 
 def test_an_api_needs_no_key_and_a_worker_all_of_them() -> None:
