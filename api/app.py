@@ -19,6 +19,7 @@ from api.openai_compat.chat import routes as openai_chat
 from api.openai_compat.conversations import routes as openai_conversations
 from api.openai_compat.error_format import respond
 from api.routes import (
+    accounts,
     audit,
     bulk_actions,
     deliveries,
@@ -64,6 +65,7 @@ _MODULES = (
     audit,
     reports,
     status,
+    accounts,
     health,
     webhook_endpoints,
     deliveries,

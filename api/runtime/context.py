@@ -33,6 +33,7 @@ from api.runtime.shared_call import SharedCall
 from api.runtime.trail_check import TrailCheck
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
+from worker.provider_accounts import ProviderAccounts, provider_accounts
 from worker.settings import Settings
 from worker.store.admission.appeal_notes import AppealNotes
 from worker.store.admission.end_user_ledger import EndUserLedger
@@ -86,6 +87,7 @@ class AppContext:
     settings: Settings
     clock: Clock
     catalogue: Catalogue
+    accounts: ProviderAccounts
     jobs: Jobs
     job_access: JobAccess
     conversations: Conversations
@@ -135,7 +137,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     limits = QuarantineLimits(
         settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
     )
-    catalogue = settings.catalogue()
+    catalogue, accounts = settings.catalogue(), provider_accounts(settings)
     resolver = SystemResolver()
     secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
@@ -151,6 +153,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         settings=settings,
         clock=clock,
         catalogue=catalogue,
+        accounts=accounts,
         jobs=jobs,
         job_access=JobAccess(redis, jobs, clock, conversations),
         conversations=conversations,
@@ -168,7 +171,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         endpoints=Endpoints(redis, clock),
         outbox=outbox,
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, notices, places),
+        deployment=DeploymentState(redis, clock, catalogue, accounts, notices, places),
         broadcaster=broadcaster,
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
