@@ -137,6 +137,7 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
         asyncio.create_task(context.callers.run(), name="vigil-callers"),
+        asyncio.create_task(context.key_uses.run(), name="vigil-key-uses"),
         asyncio.create_task(ModelsFileWatch(context.settings, context.catalogue).run(), name="vigil-models"),
     ]
     context.broadcaster.start()
@@ -149,6 +150,7 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
         for task in reversed(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await context.key_uses.write()
         await context.background.stop()
         await context.broadcaster.stop()
         context.large_work.close()

@@ -23,6 +23,7 @@ from api.runtime.job_changes import JobChanges
 from api.runtime.job_lists import JobLists
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
+from api.runtime.key_use_log import KeyUseLog
 from api.runtime.lab_runs import LabRuns
 from api.runtime.large_work import LargeWork
 from api.runtime.live_values import LiveValues
@@ -53,6 +54,7 @@ from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.key_uses import KeyUses
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats.queue_places import QueuePlaces
@@ -94,6 +96,7 @@ class AppContext:
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
     key_cache: KeyCache
+    key_uses: KeyUseLog
     job_tokens: JobTokens
     trail: Trail
     quarantine: Quarantine
@@ -133,7 +136,8 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     )
     catalogue = settings.catalogue()
     resolver = SystemResolver()
-    secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
+    key_uses = KeyUseLog(KeyUses(redis), clock)
+    secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock, key_uses)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings)
@@ -157,6 +161,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
         secrets=secrets,
         key_cache=key_cache,
+        key_uses=key_uses,
         job_tokens=JobTokens(secrets, key_cache, clock),
         trail=trail,
         quarantine=Quarantine(redis, clock),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.acting import By
 from worker.cli.errors import EXIT_USAGE, CliError
 from worker.cli.keys import with_apps
 from worker.cli.rendering import print_columns
@@ -56,6 +57,7 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Change an app's weight or limit. It applies to every job that starts from now on."""
@@ -66,7 +68,7 @@ def set_(
         raise CliError("--max-running must be a whole number or the word default", EXIT_USAGE)
     limit = int(max_running) if max_running is not None and not default else None
     try:
-        app = with_apps(lambda apps: apps.set_limits(name, weight=weight, max_running=limit, default_max=default))
+        app = with_apps(lambda apps: apps.set_limits(name, weight=weight, max_running=limit, default_max=default), by)
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from worker.audit.keys import Signer, TrustedKeys
 from worker.audit.keytext import as_text, from_text
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal
+from worker.cli.acting import By, login
 from worker.cli.audit.show import show
 from worker.cli.audit.trail_access import Json, with_trail
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
@@ -230,7 +230,6 @@ def key_(as_json: Json = False) -> None:
 JobOrNone = Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job's id, job_….")]
 AppOrNone = Annotated[str | None, typer.Option("--app", help="All jobs of this app instead of one job.")]
 Reason = Annotated[str, typer.Option("--reason", help="The reason; it is kept in the audit trail.")]
-By = Annotated[str, typer.Option("--by", help="The person responsible.  [your login]")]
 
 
 @group.command()
@@ -240,7 +239,7 @@ def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = 
     The audit trail and the content of the job, or of all jobs of the app, are kept beyond their time to live.
     """
     name, settings = _chain_name(job, app), load()
-    who, ttl = by or _login(), settings.result_ttl
+    who, ttl = by or login(), settings.result_ttl
     with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).place(name, by=who, why=reason), writes=True)
     print(
         json.dumps({"name": name, "held": True})
@@ -253,7 +252,7 @@ def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = 
 def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
     """Release a legal hold. Expired records and content are removed again."""
     name, settings = _chain_name(job, app), load()
-    who, ttl = by or _login(), settings.result_ttl
+    who, ttl = by or login(), settings.result_ttl
     with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).release(name, by=who, why=reason), writes=True)
     print(json.dumps({"name": name, "held": False}) if as_json else f"{name} is no longer on hold")
 
@@ -276,10 +275,3 @@ def _chain_name(job: str | None, app: str | None) -> str:
     if (job is None) == (app is None):
         raise CliError("give either a job or --app", EXIT_USAGE)
     return app_chain(app) if app is not None else job_id_of(job or "")
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -22,7 +22,8 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import keys
 from worker.store.admission.pauses import PREFIX, load_pause
 from worker.store.admission.quarantine import row_name
-from worker.store.apps import app_content, key_content, load_app, read_key
+from worker.store.app_records import app_content, load_app
+from worker.store.apps import key_content, read_key
 from worker.store.audit.record_notes import Kind, RecordNote, RecordNotes, latest_notes, read_note
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import keyring_of
