@@ -27,11 +27,13 @@ from worker.store import keys
 from worker.store.admission.appeal_notes import AppealNotes
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
+from worker.store.audit.acts import Actor
 from worker.store.audit.content_reads import ContentReads
-from worker.store.audit.legal_holds import LegalHolds
 from worker.store.connection.pool import keyring_of
 from worker.store.console_access import ConsoleAccess
+from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.lifecycle.legal_holds import LegalHolds
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.tasks.maintenance import sweeper
 
@@ -302,7 +304,7 @@ async def fill(vigil: Living) -> None:
     await app.post("/v1/quarantine", json={"end_user": "bob"})
     await app.delete("/v1/quarantine/bob")
     await CircuitBreaker(redis, "key:elsewhere").trip("job_x", "quota_exhausted")
-    await LegalHolds(redis, clock, 1000).place(done, by="key", why="a case")
+    await LegalHolds(redis, clock, RetentionTimes(1000)).place(done, actor=Actor("key"), why="a case")
     for one in (done, blocked):
 
         async def settled(one: str = one) -> bool:

@@ -12,24 +12,20 @@ from typing import IO, Annotated, Any
 import typer
 
 from worker.audit import ship
-from worker.audit.chain import app_chain
 from worker.audit.export import BadExport, FileProof, lines_of, manifest, read_manifest
 from worker.audit.keyfile import load_or_create
 from worker.audit.keys import Signer, TrustedKeys
 from worker.audit.keytext import as_text, from_text
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal
-from worker.cli.acting import By, login
+from worker.cli.audit.holds import hold, holds, release
 from worker.cli.audit.show import show
 from worker.cli.audit.trail_access import Json, with_trail
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
-from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock, to_ms
-from worker.jobs.ids import job_id_of
 from worker.settings import Settings
 from worker.settings_loader import load
 from worker.store.audit.export import Export
-from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.verification import TrailVerification
 from worker.store.connection.pool import Redis
 from worker.store.lifecycle.record_verification import RecordVerification
@@ -47,6 +43,8 @@ group = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     group.command()(show)
+    for command in (hold, release, holds):
+        group.command()(command)
     app.add_typer(group, name="audit")
 
 
@@ -225,53 +223,3 @@ def key_(as_json: Json = False) -> None:
         raise CliError("this machine has no signing key: set VIGIL_AUDIT_KEY, or start a worker, which makes one")
     text = as_text(signer.public)
     print(json.dumps({"key_id": signer.key_id, "public_key": text}) if as_json else text)
-
-
-JobOrNone = Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job's id, job_….")]
-AppOrNone = Annotated[str | None, typer.Option("--app", help="All jobs of this app instead of one job.")]
-Reason = Annotated[str, typer.Option("--reason", help="The reason; it is kept in the audit trail.")]
-
-
-@group.command()
-def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
-    """Place a legal hold.
-
-    The audit trail and the content of the job, or of all jobs of the app, are kept beyond their time to live.
-    """
-    name, settings = _chain_name(job, app), load()
-    who, ttl = by or login(), settings.result_ttl
-    with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).place(name, by=who, why=reason), writes=True)
-    print(
-        json.dumps({"name": name, "held": True})
-        if as_json
-        else f"{name} is on hold; `vigil audit release` ends the hold"
-    )
-
-
-@group.command()
-def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
-    """Release a legal hold. Expired records and content are removed again."""
-    name, settings = _chain_name(job, app), load()
-    who, ttl = by or login(), settings.result_ttl
-    with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).release(name, by=who, why=reason), writes=True)
-    print(json.dumps({"name": name, "held": False}) if as_json else f"{name} is no longer on hold")
-
-
-@group.command()
-def holds(as_json: Json = False) -> None:
-    """List all legal holds."""
-    settings = load()
-    rows = with_trail(settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).describe())
-    if as_json:
-        print(json.dumps({"object": "list", "data": rows}, indent=2))
-    elif not rows:
-        print("There are no legal holds.")
-    else:
-        cells = [(row["name"], row["since"], clean(row["by"]), clean(row["reason"])) for row in rows]
-        print_columns(("HELD", "SINCE", "BY", "REASON"), cells)
-
-
-def _chain_name(job: str | None, app: str | None) -> str:
-    if (job is None) == (app is None):
-        raise CliError("give either a job or --app", EXIT_USAGE)
-    return app_chain(app) if app is not None else job_id_of(job or "")

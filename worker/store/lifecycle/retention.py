@@ -22,12 +22,14 @@ from worker.jobs.errors import RecordUnreadable
 from worker.jobs.ids import is_job_id
 from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.audit.legal_holds import LegalHolds
+from worker.store.audit.end_user_rows import EndUserRows
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command
 from worker.store.errors import store_errors
+from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.search_terms import indexes_of_terms
+from worker.store.lifecycle.legal_holds import LegalHolds
 from worker.store.values import pipeline_replies, report_unreadable, valid_members
 
 _MAX_RECORDS_PER_SEAL: Final = 10_000
@@ -54,10 +56,11 @@ class _RetentionPass:
 class Retention:
     """Removes what is older than the retention times."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, *, audit_ttl: int, result_ttl: int) -> None:
+    def __init__(self, redis: ArqRedis, clock: Clock, keep: RetentionTimes) -> None:
         """The trail is kept at least as long as its jobs."""
-        self._redis, self._clock, self._keep = redis, clock, max(audit_ttl, result_ttl)
-        self._trail, self._seals, self._holds = Trail(redis, clock), Seals(redis), LegalHolds(redis, clock, result_ttl)
+        self._redis, self._clock, self._keep = redis, clock, max(keep.audit, keep.result)
+        self._trail, self._seals, self._holds = Trail(redis, clock), Seals(redis), LegalHolds(redis, clock, keep)
+        self._end_users = EndUserRows(redis, self._trail)
 
     async def trim(self, signer: Signer) -> int:
         """Remove due audit records; return how many."""
@@ -122,9 +125,11 @@ class Retention:
             work.kept, work.kept_head = int(before.body["kept"]["count"]), str(before.body["kept"]["head"])
             low = f"({before.body['upto']}"
         async for rows in self._trail.pages(low, upto):
+            of_held_users = await self._end_users.held(rows, holds)
             for row in rows:
-                if _is_held(row, holds) or (again and len(work.removed) >= _MAX_RECORDS_PER_SEAL):
-                    work.complete &= _is_held(row, holds)
+                held = row.id in of_held_users or _is_held(row, holds)
+                if held or (again and len(work.removed) >= _MAX_RECORDS_PER_SEAL):
+                    work.complete &= held
                     work.kept, work.kept_head = work.kept + 1, extend_kept_chain(work.kept_head, row)
                     continue
                 chain = chain_of_row(row)
