@@ -20,9 +20,10 @@ from worker.clock import Clock, from_ms
 from worker.jobs.errors import Refused
 from worker.jobs.timestamps import iso_utc
 from worker.settings import Settings
-from worker.store.audit.acts import Actor
+from worker.store.audit.acts import EXPORTED, Actor, Acts
 from worker.store.audit.export import Export
 from worker.store.audit.seals import Seals
+from worker.store.audit.trail_search import TrailFilter
 from worker.store.connection.pool import Redis
 from worker.store.jobs.repository import retention_of
 from worker.store.lifecycle.legal_holds import LegalHolds
@@ -72,6 +73,12 @@ class AuditAccess:
         """Release a hold; return False while what it kept is still getting its time back. Raises Refused."""
         return await self._background.finished("release", self._holds.release(name, actor=actor, why=why), _WAIT_S)
 
+    async def record_export(self, wanted: ExportRange, actor: Actor) -> None:
+        """Record in the trail of the app that somebody is about to get this export."""
+        times = {"after": wanted.after_ms, "before": wanted.before_ms}
+        shown: dict[str, Any] = {name: None if ms is None else iso_utc(from_ms(ms)) for name, ms in times.items()}
+        await Acts(self._redis, self._clock, actor).record(EXPORTED, app=wanted.app, **shown)
+
     async def export_lines(self, wanted: ExportRange) -> AsyncIterator[bytes]:
         """Yield the export's lines as `vigil audit export --app` writes them, some at a time, in slices."""
         async with self._turn_of(wanted.app):
@@ -109,4 +116,6 @@ class AuditAccess:
         return lock
 
     def _export(self, wanted: ExportRange) -> Export:
-        return Export(self._redis, self._clock, wanted.app, wanted.after_ms, wanted.before_ms, _EXPORT_PAGE)
+        return Export(
+            self._redis, self._clock, TrailFilter(wanted.app), wanted.after_ms, wanted.before_ms, _EXPORT_PAGE
+        )

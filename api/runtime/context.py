@@ -42,6 +42,7 @@ from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.trail import Trail
+from worker.store.audit.trail_search import TrailSearch
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
@@ -99,6 +100,7 @@ class AppContext:
     key_uses: KeyUseLog
     job_tokens: JobTokens
     trail: Trail
+    trail_search: TrailSearch
     quarantine: Quarantine
     pauses: Pauses
     endpoints: Endpoints
@@ -164,6 +166,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         key_uses=key_uses,
         job_tokens=JobTokens(secrets, key_cache, clock),
         trail=trail,
+        trail_search=TrailSearch(redis, clock),
         quarantine=Quarantine(redis, clock),
         pauses=Pauses(redis, clock),
         endpoints=Endpoints(redis, clock),

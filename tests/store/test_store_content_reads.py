@@ -13,6 +13,7 @@ from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.audit.content_reads import MAX_LISTED, WINDOW_S, ContentReads
 from worker.store.audit.export import Export
+from worker.store.audit.trail_search import TrailFilter
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ async def test_verification_and_exports_know_these_records(redis, jobs, clock, r
     await sealed.seal()
     report = await sealed.verify()
     assert report.good, report.faults
-    lines = [json.loads(line) async for page in Export(redis, clock, "shop").lines() for line in page]
+    lines = [json.loads(line) async for page in Export(redis, clock, TrailFilter("shop")).lines() for line in page]
     assert [line["record"]["type"] for line in lines].count("content.read") == 2
     rows = await sealed.rows()
     await sealed.rebuild([row for row in rows if b"content.read" not in row.record])

@@ -15,6 +15,8 @@ from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.audit.acts import Actor
+from worker.store.audit.end_user_rows import EndUserRows
+from worker.store.audit.hold_names import end_user_hold
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.audit.verification import TrailVerification
@@ -157,7 +159,47 @@ async def test_a_hold_keeps_trail_and_content_and_says_who_and_why(store, redis)
     assert (last["type"], last["data"]) == ("audit.hold", {"by": "dana", "reason": "case 7", "via": "http"})
     assert [(h["name"], h["by"], h["reason"]) for h in await store.holds.describe()] == [(kept, "dana", "case 7")]
     assert await is_held(redis, await store.jobs.current(kept))
-    assert not await is_held(redis, await store.jobs.current(gone))
+    assert not await is_held(redis, await store.jobs.current(await store.job()))
+
+
+async def test_a_hold_on_an_end_user_keeps_all_their_jobs_of_that_app_and_of_no_other(store, redis):
+    person = end_user_hold("shop", "p" * 64)
+    earlier, others = await store.job(*NORMAL), await store.job(*NORMAL, app="bakery")
+    under_way = await store.job(NORMAL[0])
+    await store.holds.place(person, actor=Actor("dana", "Dana"), why="case 7")
+    later = await store.job(*NORMAL)
+    await store.jobs.change(under_way, lambda _: NORMAL[1:])
+    for job_id in (earlier, under_way, later):
+        assert await redis.ttl(keys.job(job_id)) == await redis.ttl(keys.job_input(job_id)) == -1
+        assert await is_held(redis, await store.jobs.current(job_id))
+        with pytest.raises(Refused, match="legal case"):
+            await erase(redis, store.jobs, await store.jobs.load(job_id), "deleted", "key_1")
+    assert await redis.ttl(keys.job(others)) > 0
+    await store.seal()
+    await store.over(others, earlier)
+    assert await store.trim() == 5
+    report = await store.verify()
+    assert (report.good, report.kept, report.removed) == (True, 16, 5), report.faults
+    (row,) = await store.holds.of_app("shop")
+    assert (row["name"], row["person"], await store.holds.of_app("bakery")) == (person, "Dana", [])
+
+    await store.holds.release(person, actor=Actor("dana"), why="closed")
+    assert 0 < await redis.ttl(keys.job(later)) <= 60
+    await store.seal()
+    assert await store.trim(0) == 16
+    assert (await store.verify()).good
+
+
+async def test_records_whose_end_user_is_no_longer_known_are_kept_under_a_hold(store):
+    job_id = await store.job(*NORMAL)
+    await store.seal(2)
+    await store.holds.place(end_user_hold("shop", "q" * 64), actor=Actor("dana"), why="case 7")
+    rows = await store.trail.of_chain(job_id)
+    found = EndUserRows(store.redis, store.trail)
+    held = {end_user_hold("shop", "q" * 64)}
+    assert await found.held(rows, held) == set()
+    await store.redis.ltrim(keys.chain_records(job_id), 2, -1)  # as retention leaves it
+    assert await found.held(rows[2:], held) == {row.id for row in rows[2:]}
 
 
 async def test_held_content_is_not_deleted_and_a_deletion_verifies_after_its_job_expired(store, redis):

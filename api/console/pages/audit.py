@@ -14,6 +14,7 @@ from api.console.console_routes import ConsoleRoutes, Done
 from api.console.page_response import HEADERS, Page
 from api.console.visit import Form, Visit, visit_of
 from api.jobs import holding
+from api.jobs.acting import actor_of
 from api.runtime.audit_access import ExportRange
 from api.runtime.store_deadline import with_deadline
 from api.runtime.trail_check import TrailCheckState
@@ -94,6 +95,8 @@ async def export_lines(request: Request) -> Response:
     """Return the app's records of a time as NDJSON."""
     visit = await visit_of(request, "audit")
     wanted = _range(visit)
+    recording = visit.context.audit_access.record_export(wanted, actor_of(visit.key, "console"))
+    await with_deadline(request, recording)
 
     async def lines() -> AsyncGenerator[bytes, None]:
         async for some in visit.context.audit_access.export_lines(wanted):

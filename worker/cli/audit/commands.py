@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from worker.audit import ship
-from worker.audit.export import BadExport, FileProof, lines_of, manifest, read_manifest
-from worker.audit.keyfile import load_or_create
-from worker.audit.keys import Signer, TrustedKeys
-from worker.audit.keytext import as_text, from_text
+from worker.audit.export import BadExport, FileProof, lines_of, read_manifest
+from worker.audit.keys import TrustedKeys
+from worker.audit.keytext import as_text
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal
+from worker.cli.audit.export import export
 from worker.cli.audit.holds import hold, holds, release
+from worker.cli.audit.list import list_
 from worker.cli.audit.show import show
+from worker.cli.audit.signing import load_signer, trusted_keys
 from worker.cli.audit.trail_access import Json, with_trail
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
-from worker.clock import Clock, to_ms
+from worker.clock import Clock
 from worker.settings import Settings
 from worker.settings_loader import load
-from worker.store.audit.export import Export
 from worker.store.audit.verification import TrailVerification
 from worker.store.connection.pool import Redis
 from worker.store.lifecycle.record_verification import RecordVerification
@@ -43,29 +42,9 @@ group = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     group.command()(show)
-    for command in (hold, release, holds):
-        group.command()(command)
+    for command in (export, list_, hold, release, holds):
+        group.command(command.__name__.rstrip("_"))(command)
     app.add_typer(group, name="audit")
-
-
-def load_signer(settings: Settings) -> Signer | None:
-    """Return this machine's signing key, or None. Raise CliError if its file can't be used."""
-    given = settings.audit_key.get_secret_value() if settings.audit_key else None
-    try:
-        return load_or_create(given, settings.data_dir, None)
-    except (OSError, ValueError) as error:
-        raise CliError(
-            f"{settings.data_dir / 'audit.key'} can't be used ({type(error).__name__})", EXIT_USAGE
-        ) from None
-
-
-def _trusted_keys(settings: Settings, more: list[str]) -> list[bytes]:
-    signer = load_signer(settings)
-    try:
-        given = [from_text(key) for key in (*settings.audit_public_keys, *more)]
-    except ValueError:
-        raise CliError("--key must be a public key as `vigil audit key` prints it", EXIT_USAGE) from None
-    return [*given, *([signer.public] if signer is not None else [])]
 
 
 @group.command()
@@ -105,7 +84,7 @@ def verify(
     settings = load()
     if records and file is not None:
         raise CliError("--records compares Redis, --file verifies an export: give one of them", EXIT_USAGE)
-    public = _trusted_keys(settings, key or [])
+    public = trusted_keys(settings, key or [])
     if file is not None:
         report = _verify_file(file, manifest_file, TrustedKeys(public) if public else None)
     else:
@@ -155,64 +134,6 @@ def _manifest(path: Path) -> dict[str, Any]:
         return read_manifest(path.read_bytes())
     except BadExport as error:
         raise CliError(f"{path}: {error}") from None
-
-
-@group.command()
-def export(
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write to this file, and the manifest to FILE.manifest.json.  [stdout]")
-    ] = None,
-    app: Annotated[str | None, typer.Option(help="Only this app's records.")] = None,
-    after: Annotated[str | None, typer.Option(help="Only records from this time on, ISO 8601.")] = None,
-    before: Annotated[str | None, typer.Option(help="Only records before this time, ISO 8601.")] = None,
-    manifest_file: Annotated[Path | None, typer.Option("--manifest", help="Write the manifest to this file.")] = None,
-) -> None:
-    """Export the audit trail as NDJSON.
-
-    Writes one record per line and a manifest with which anyone can verify the export (ops/audit.md).
-    """
-    settings = load()
-    times = {"after": _parse_time_ms("--after", after), "before": _parse_time_ms("--before", before)}
-    manifest_path = manifest_file or (Path(f"{out}.manifest.json") if out else None)
-    signer, public = load_signer(settings), _trusted_keys(settings, [])
-
-    async def work(redis: Redis) -> int:
-        clock = Clock()
-        export = Export(redis, clock, app, times["after"], times["before"])
-        batches = export.lines()
-        first: list[bytes] = await anext(
-            batches, []
-        )  # (read before an earlier export is overwritten: Redis may be away)
-        with ExitStack() as stack:
-            file: IO[bytes] = stack.enter_context(out.open("wb")) if out is not None else sys.stdout.buffer
-            file.writelines(line + b"\n" for line in first)
-            async for lines in batches:
-                file.writelines(line + b"\n" for line in lines)
-            file.flush()
-        filters = {"app": app, "after": after, "before": before}
-        if manifest_path is not None:
-            raw = manifest(export.manifest, export.seals, filters=filters, public=public, signer=signer, at=clock.now())
-            manifest_path.write_bytes(raw)
-        return export.manifest.digest.count
-
-    try:
-        count = with_trail(settings, work)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise CliError(f"{error.filename} can't be written: {error.strerror}", EXIT_USAGE) from None
-    if out is not None:
-        typer.echo(f"{count:,} records in {out}; `vigil audit verify --file {out}` verifies them", err=True)
-
-
-def _parse_time_ms(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-        return max(0, to_ms(at if at.tzinfo else at.replace(tzinfo=UTC)))
-    except (ValueError, OverflowError):
-        raise CliError(f"{option} takes a time such as 2026-07-01T12:00:00Z, not {text!r}", EXIT_USAGE) from None
 
 
 @group.command("key")
