@@ -19,6 +19,7 @@ from api.openai_compat.chat import routes as openai_chat
 from api.openai_compat.conversations import routes as openai_conversations
 from api.openai_compat.error_format import respond
 from api.routes import (
+    app_retention,
     audit,
     bulk_actions,
     deliveries,
@@ -60,6 +61,7 @@ _MODULES = (
     job_token,
     pauses,
     quarantine,
+    app_retention,
     events,
     audit,
     legal_holds,

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.content_looks import record_read
 from api.jobs.long_poll import wait_until
 from api.jobs.media_upload import uploaded, with_own_media
 from api.jobs.submission import digests_of, submit
@@ -112,6 +113,7 @@ async def retrieve(request: Request) -> Response:
     key = await authorize(request, "read", "submit")
     streamed, after = _stream_params(request)
     stored = await _load_own(request, key)
+    await record_read(request, key, [stored.job], "output")
     if streamed:
         slot_of(request.scope).begin(Kind.STREAMS)
         return _event_stream(request, stored, after, {})
@@ -147,6 +149,7 @@ async def list_input_items(request: Request) -> Response:
     sent = await with_deadline(request, context_of(request).jobs.load_request(stored.job.id))
     if sent is None:
         raise Problem(410, "content_expired", "The input of this response is no longer kept.")
+    await record_read(request, key, [stored.job], "prompt")
     return json_response(page_view(request, kept_input(stored.job.id, sent)))
 
 

@@ -56,6 +56,7 @@ from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.key_uses import KeyUses
+from worker.store.lifecycle.retention_change import RetentionChange
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats.queue_places import QueuePlaces
@@ -120,6 +121,7 @@ class AppContext:
     content_reads: ContentReads
     audit_access: AuditAccess
     trail_check: TrailCheck
+    retention: RetentionChange
     ledger: EndUserLedger
     appeal_notes: AppealNotes
     delivery_log: DeliveryLog
@@ -142,7 +144,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock, key_uses)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
-    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings)
+    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings, key_cache)
     notices = SafetyNotices(redis, settings.audit_ttl)
     request_limits = RequestLimits(settings)
     places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
@@ -186,6 +188,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         content_reads=ContentReads(redis, clock),
         audit_access=AuditAccess(redis, clock, settings, background),
         trail_check=TrailCheck(redis, clock, settings, background),
+        retention=RetentionChange(redis, clock, settings),
         ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds),
         appeal_notes=AppealNotes(redis, clock),
         delivery_log=DeliveryLog(redis, clock, outbox),

@@ -8,6 +8,7 @@ from typing import Final
 
 from api.runtime.key_use_log import KeyUseLog
 from worker.clock import Clock, to_ms
+from worker.store.admission.app_retention import NOTHING_OWN, AppRetention
 from worker.store.apps import ApiKey, Apps
 
 _TTL_S: Final = 3.0
@@ -20,6 +21,7 @@ class KeyCache:
 
     def __init__(self, apps: Apps, clock: Clock, uses: KeyUseLog) -> None:
         self._apps, self._clock, self._uses = apps, clock, uses
+        self._retentions = OrderedDict[str, AppRetention | None]()
         self._by_text, self._by_id = _Entries(), _Entries()  # apart: an id, which is no secret, is not a key
 
     def cached(self, key: str) -> ApiKey | None:
@@ -46,6 +48,10 @@ class KeyCache:
         found = self._keep(self._by_id, digest, await self._apps.find_by_id(key_id))
         return found if found is not None and self.is_live(found) else None
 
+    def retention_of(self, app: str) -> AppRetention:
+        """Return the own retention times of an app of which a key was used lately; none for another one."""
+        return self._retentions.get(app) or NOTHING_OWN
+
     def is_live(self, key: ApiKey) -> bool:
         """Return whether the key may be used now."""
         return not key.revoked_at and (not key.expires_at or not key.is_expired(to_ms(self._clock.now())))
@@ -65,6 +71,9 @@ class KeyCache:
             return found
         now = self._clock.monotonic()
         self._uses.note(found.id, now)
+        self._retentions[found.app] = found.retention
+        while len(self._retentions) > _MAX_ENTRIES:
+            self._retentions.popitem(last=False)
         entries[digest] = (now + _TTL_S, found)
         while len(entries) > _MAX_ENTRIES:
             entries.popitem(last=False)

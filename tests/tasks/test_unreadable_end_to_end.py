@@ -311,7 +311,7 @@ async def fill(vigil: Living) -> None:
             return (await vigil.running.view(one))["status"] in ("completed", "blocked", "failed")
 
         await until("jobs to settle", settled)
-    await ContentReads(redis, clock).record("acme", done, "output", by="key", session="s")
+    await ContentReads(redis, clock).record("acme", done, "output", Actor("key"), "s")
     await AppealNotes(redis, clock).add("acme", "x", "asks again", by="key")
     await StreamedChunks(redis, 1000).grow(done, 1, 3)
     await redis.hset(keys.streamed_chunks(done), 1, 3)

@@ -25,6 +25,7 @@ from worker.settings_loader import load
 from worker.store.admission.app_quota import MAX_BYTES, MAX_WAITING, AppQuota, QuotaUse
 from worker.store.admission.rate_limit import MAX_RATE, RateLimit
 from worker.store.apps import SCOPES, ApiKey, Apps, RefusedKey
+from worker.store.audit.acts import ROTATED, Acts
 from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
 from worker.store.key_uses import KeyUses
@@ -315,7 +316,7 @@ def new_encryption_key() -> str:
 
 
 @app.command()
-def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def rewrap(by: By = "", as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Re-encrypt everything with the first key. Workers may run; it may be repeated.
 
     Put the new key first in VIGIL_ENCRYPTION_KEYS of every process and keep the old one after it, run this, then remove
@@ -331,6 +332,8 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             vault = keyring_from(settings)
             redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=2)
             try:
+                kids = len(settings.encryption_keys)
+                await Acts(redis, Clock(), actor_of(by)).record(ROTATED, keys=kids)
                 return dict(await KeyRotation(redis).run())
             finally:
                 await redis.aclose()

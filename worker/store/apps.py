@@ -18,8 +18,9 @@ from worker.jobs.errors import ContentNotSealed, RecordUnreadable, Refused
 from worker.jobs.states import Status
 from worker.jobs.timestamps import iso_utc
 from worker.store import channels, keys
-from worker.store.admission import app_quota, rate_limit
+from worker.store.admission import app_quota, app_retention, rate_limit
 from worker.store.admission.app_quota import AppQuota, QuotaUse
+from worker.store.admission.app_retention import AppRetention
 from worker.store.admission.rate_limit import RateLimit
 from worker.store.app_records import app_content, dump_app, load_app, secret_name
 from worker.store.audit.acts import APP_CHANGED, KEY_CREATED, KEY_REVOKED, Actor, Acts
@@ -37,6 +38,7 @@ MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
 SOON_MS: Final = 14 * 86_400_000
 """Operators are told of a key that ends within such a time."""
 _SCAN: Final = 1_000
+_OF_THE_APP: Final = frozenset({"rate", "quota", "retention"})
 _PERSON: Final = re.compile(r"\S(?:[^\x00-\x1f\x7f]{0,98}\S)?")
 _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make one app's index another's
 
@@ -44,18 +46,19 @@ _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make on
 @dataclass(frozen=True, slots=True)
 class App:
     """The limits of an app: it gets claims in proportion to its weight, and may run so many jobs at once (0 = any
-    number, None = what the settings say).
+    number, None = what the settings say). `retention`: its own times, None = what the settings say.
     """
 
     name: str
     weight: float = 1.0
     max_running: int | None = None
+    retention: AppRetention | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """An API key. Times in ms; `revoked_at` 0 = not revoked, `expires_at` 0 = never. `person`: who has it, "" = not
-    stated. `rate` and `quota` are its app's own, None = the default.
+    stated. `rate`, `quota` and `retention` are its app's own, None = the default.
     """
 
     id: str
@@ -68,6 +71,7 @@ class ApiKey:
     expires_at: int = 0
     rate: RateLimit | None = None
     quota: AppQuota | None = None
+    retention: AppRetention | None = None
 
     def is_expired(self, now_ms: int) -> bool:
         """Return whether its time is over."""
@@ -175,7 +179,8 @@ class Apps:
             if not app:
                 return found
             name, record = keys.app(found.app), self._checked(found.app, app)
-            return replace(found, rate=read(name, record, rate_limit.load), quota=read(name, record, app_quota.load))
+            rate, quota = read(name, record, rate_limit.load), read(name, record, app_quota.load)
+            return replace(found, rate=rate, quota=quota, retention=read(name, record, app_retention.load))
         except RecordUnreadable as error:  # then the app has the default limits
             report_unreadable(error)
             return found
@@ -203,6 +208,20 @@ class Apps:
         """Set the app's own quota, or None for the default; API processes see it within three seconds."""
         async with store_errors("keep the app"):
             await self._update(app, {"quota": app_quota.dump(quota)}, by)
+
+    async def retention(self, app: str) -> AppRetention:
+        """Return the app's own retention times. Raises Refused when there is no such app."""
+        async with store_errors("look up the app", keys.app(app)):
+            found = read(keys.app(app), self._checked(app, await self._app(app)), app_retention.load)
+        return found or app_retention.NOTHING_OWN
+
+    async def set_retention(self, app: str, own: AppRetention, by: str = "operator") -> None:
+        """Set the app's own retention times; API processes see them within three seconds.
+
+        The caller checks the bounds, and applies them to what there is (`lifecycle/retention_change.py`).
+        """
+        async with store_errors("keep the app"):
+            await self._update(app, {"retention": app_retention.dump(own)}, by)
 
     async def quota_use(self, app: str) -> QuotaUse:
         """Return what the app has waiting and stored now."""
@@ -338,7 +357,7 @@ def key_content(key: ApiKey) -> dict[str, Any]:
     """Return a key's record as it is stored: without the limits, which are stored with the app, and without what an
     older release does not know unless it is set.
     """
-    stored = {name: value for name, value in asdict(key).items() if name not in {"rate", "quota"}}
+    stored = {name: value for name, value in asdict(key).items() if name not in _OF_THE_APP}
     return {name: value for name, value in stored.items() if value or name not in {"person", "expires_at"}}
 
 
@@ -363,7 +382,8 @@ def load_key(macs: RecordMacs, digest: str, raw: bytes) -> ApiKey:
 
 
 def _app_of(record: dict[str, Any]) -> App:
-    return App(record["name"], record.get("weight", 1.0), record.get("max_running"))
+    own = app_retention.load(json.dumps(record).encode())
+    return App(record["name"], record.get("weight", 1.0), record.get("max_running"), own)
 
 
 def _refused(raw: bytes | None, error: RecordUnreadable) -> RefusedKey:

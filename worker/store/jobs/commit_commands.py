@@ -43,6 +43,7 @@ class RetentionTimes:
     prompt: int | None = None  # the input, when it goes before the output
     unstored: int = 3600  # of a job with `store: false` whose output its app has not read
     audit: int = 400 * 86_400
+    audit_max: int | None = None  # of apps that keep their trail longer than `audit`
     idempotency: int = 86_400
 
 

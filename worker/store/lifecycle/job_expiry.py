@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -16,8 +16,21 @@ from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import RetentionTimes, measure_command, retire_command
 from worker.store.values import pipeline_replies, readable
 
+_PAGE: Final = 500
 _AT_ONCE: Final = 100
 """Jobs of one script: it must not block Redis for long."""
+
+
+async def ids_of_index(redis: ArqRedis, index: str) -> AsyncIterator[list[str]]:
+    """Yield the ids of an index by pages, newest first: what is removed meanwhile is old, so no other is skipped."""
+    start = 0
+    while True:
+        async with store_errors("list the jobs", index):
+            rows = await redis.zrevrange(index, start, start + _PAGE - 1)
+        if not rows:
+            return
+        yield [raw.decode(errors="replace") for raw in rows]
+        start += _PAGE
 
 
 class JobExpiry:
@@ -29,7 +42,8 @@ class JobExpiry:
 
     async def keep(self, job_ids: Sequence[str], times: str) -> None:
         """Set the own retention times of these jobs, "<result> <prompt>" in seconds; "" = those of the deployment."""
-        await self._run([("KEEP", keys.job(job_id), times) for job_id in job_ids])
+        for start in range(0, len(job_ids), _AT_ONCE):
+            await self._run([("KEEP", keys.job(job_id), times) for job_id in job_ids[start : start + _AT_ONCE]])
 
     async def set(self, job_ids: Sequence[str], *, least: int = 0) -> None:
         """Let those of these jobs that are settled expire so long after their end as their retention says.

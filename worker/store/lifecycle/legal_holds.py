@@ -24,10 +24,9 @@ from worker.store.audit.hold_names import APP, end_user_of, holders_of
 from worker.store.audit.trail import Trail
 from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import RetentionTimes
-from worker.store.lifecycle.job_expiry import JobExpiry
+from worker.store.lifecycle.job_expiry import JobExpiry, ids_of_index
 from worker.store.values import pipeline_replies, readable
 
-_PAGE: Final = 500
 _NOTHING_MORE: Final = {"person": None, "app": None}  # what an unreadable note says, or one of an earlier release
 _MIN_TTL_S: Final = 60  # seconds that content is kept after a release, if its time was over long ago
 
@@ -125,16 +124,9 @@ class LegalHolds:
         if found is None and not name.startswith(APP):
             yield [name]
             return
-        start, index = 0, keys.index(found[0], "user", found[1]) if found else keys.index(name.removeprefix(APP))
-        while True:
-            async with store_errors("list the jobs"):
-                ids = [
-                    raw.decode(errors="replace") for raw in await self._redis.zrange(index, start, start + _PAGE - 1)
-                ]
-            if not ids:
-                return
+        index = keys.index(found[0], "user", found[1]) if found else keys.index(name.removeprefix(APP))
+        async for ids in ids_of_index(self._redis, index):
             yield ids
-            start += _PAGE
 
 
 async def is_held(redis: ArqRedis, job: Job) -> bool:
