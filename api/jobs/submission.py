@@ -35,7 +35,6 @@ from worker.jobs.events import Queued
 from worker.jobs.input_items import KeptItem
 from worker.jobs.record import Job
 from worker.jobs.request_references import ITEMS
-from worker.store.admission.app_retention import kept_times
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
@@ -317,8 +316,8 @@ async def _new_job(
         "base": base,
         "webhook": {"url": hook.url, "payload": hook.payload, "events": hook.events} if hook else None,
     }
-    quota, keep = quota_of(context.settings, key), kept_times(key.retention, context.settings)
-    return NewJob(fact, private, _input_of(body), idempotency_key, digests.request, meter, quota, keep=keep)
+    quota = quota_of(context.settings, key)
+    return NewJob(fact, private, _input_of(body), idempotency_key, digests.request, meter, quota)
 
 
 def _input_of(body: Submit) -> dict[str, Any]:

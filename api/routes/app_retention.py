@@ -1,4 +1,4 @@
-"""How long what belongs to an app is kept: /v1/apps/{app}/retention. Operators change it; an app reads its own."""
+"""How long what belongs to the key's app is kept: /v1/retention."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from api.jobs.acting import actor_of
 from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
-from api.schema.openapi import TEXT, json_body, operation
+from api.schema.openapi import json_body, operation
 from api.schema.retention_schema import RetentionRequest, RetentionTimeView, RetentionView
 from api.web.auth import authorize
 from api.web.body import read_json
 from api.web.params import query_params
-from api.web.problems import Problem
 from api.web.responses import json_response
 from api.web.validation import validate
 from worker.store.admission.app_retention import AppRetention, Kind, bounds_of, effective
 
 routes = Routes("ops")
-_PATH: Final = "/v1/apps/{app}/retention"
-_APP: Final = {"name": "app", "in": "path", "required": True, "schema": TEXT, "description": "The app."}
+_PATH: Final = "/v1/retention"
 _WAIT_S: Final = 1.0
 
 
@@ -32,33 +30,26 @@ _WAIT_S: Final = 1.0
     _PATH,
     operation(
         "get_retention",
-        "Get how long what belongs to an app is kept",
+        "Get how long what belongs to the app is kept",
         {200: ("What applies, and within which bounds.", RetentionView)},
         scope="read",
-        problems=(404,),
-        parameters=(_APP,),
     ),
 )
 async def get_retention(request: Request) -> Response:
-    """Returns the times of the key's own app; with the scope `ops`, of any app. `audit` will do, too."""
+    """Returns the times of the key's app. The scopes `audit` and `ops` will do, too."""
     key, context = await authorize(request, "read", "audit", "ops"), context_of(request)
     query_params(request)
-    app = str(request.path_params["app"])
-    if app != key.app and "ops" not in key.scopes:
-        raise Problem(404, "app_not_found", "This key sees its own app only.")
-    own = await with_deadline(request, context.retention.own(app))
-    return json_response(_view(context, app, own))
+    own = await with_deadline(request, context.retention.own(key.app))
+    return json_response(_view(context, key.app, own))
 
 
 @routes.patch(
     _PATH,
     operation(
         "set_retention",
-        "Set how long what belongs to an app is kept",
+        "Set how long what belongs to the app is kept",
         {200: ("In force for new jobs, and applied to those that there are.", RetentionView)},
         scope="ops",
-        problems=(404,),
-        parameters=(_APP,),
         body=json_body(RetentionRequest, {"result_seconds": 259_200, "prompt_seconds": 86_400}),
     ),
 )
@@ -71,7 +62,7 @@ async def set_retention(request: Request) -> Response:
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
     body = validate(RetentionRequest, await read_json(request, context.settings.body_limit))
-    app = str(request.path_params["app"])
+    app = key.app
     before = await with_deadline(request, context.retention.own(app))
     sent: dict[str, int | None] = {name.removesuffix("_seconds"): getattr(body, name) for name in body.model_fields_set}
     own = replace(before, **sent)

@@ -6,6 +6,8 @@ whole deployment, whichever app's key set it. An end user belongs to the key's a
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -91,6 +93,6 @@ async def _stored_scope(context: AppContext, key: ApiKey, body: PauseTarget) -> 
     return body.scope, await identifier(context, key.app, body.name) or ""
 
 
-async def _audit(request: Request, action: str, key: ApiKey, scope: str, why: str, **data: object) -> None:
+async def _audit(request: Request, action: str, key: ApiKey, scope: str, why: str, **data: Any) -> None:
     """Record in the audit trail of the key's app who did what and why."""
     await record_act(request, key, action, why, scope=scope, **data)

@@ -159,8 +159,8 @@ async def change_endpoint(request: Request) -> Response:
     changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
     if "url" in changes:
         changes["url"] = check_webhook_url(changes["url"], context.settings, "/url")
-    changing = context.endpoints.change(key.app, _endpoint_id(request), lambda one: replace(one, **changes), key.id)
     await _record(request, key, "changed", fields=sorted(body.model_fields_set))
+    changing = context.endpoints.change(key.app, _endpoint_id(request), lambda one: replace(one, **changes), key.id)
     return json_response(_view(await with_deadline(request, changing)))
 
 
@@ -179,8 +179,8 @@ async def delete_endpoint(request: Request) -> Response:
     """Deletes the endpoint. Nothing more is sent to it."""
     key = await authorize(request, "submit")
     query_params(request)
-    deleting = context_of(request).endpoints.change(key.app, _endpoint_id(request), lambda _: None, key.id)
     await _record(request, key, "deleted")
+    deleting = context_of(request).endpoints.change(key.app, _endpoint_id(request), lambda _: None, key.id)
     await with_deadline(request, deleting)
     return Response(status_code=204)
 
@@ -214,7 +214,7 @@ async def _own(request: Request, key: ApiKey) -> Endpoint:
     return found
 
 
-async def _record(request: Request, key: ApiKey, act: str, **data: object) -> None:
+async def _record(request: Request, key: ApiKey, act: str, **data: Any) -> None:
     """Record in the trail what is about to be done to an endpoint of the app; raise a Problem (404) if it has none."""
     one = await _own(request, key)
     await record_act(request, key, f"webhook_endpoint.{act}", endpoint_id=one.id, **data)

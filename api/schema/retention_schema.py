@@ -1,4 +1,4 @@
-"""The bodies of /v1/apps/{app}/retention."""
+"""The bodies of /v1/retention."""
 
 from __future__ import annotations
 

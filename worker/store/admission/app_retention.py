@@ -70,9 +70,9 @@ def check(own: AppRetention, settings: Settings) -> None:
             raise Refused("retention_out_of_bounds", detail, 422)
 
 
-def kept_times(own: AppRetention | None, settings: Settings) -> str:
-    """Return what a job's hash holds of its app's own times, "<result> <prompt>" in seconds; "" if it has none."""
-    if own is None or (own.result is None and own.prompt is None):
+def kept_times(own: AppRetention, settings: Settings) -> str:
+    """Return what scripts read of an app's own times, "<result> <prompt>" in seconds; "" if it has none."""
+    if own.result is None and own.prompt is None:
         return ""
     times = effective(own, settings)
     return f"{times['result']} {times['prompt']}"

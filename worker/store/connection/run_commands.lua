@@ -8,12 +8,11 @@
 --   TERMS rows prefix id score term…        adds the job to the index of each term, `<prefix><term>`, and the terms to its row
 --   FORGET rows prefix id kind              removes it from the indexes of those of its terms that begin so, and these from its
 --                                          row
---   KEEP job times                         sets the field `keep` of a job that exists: "<result> <prompt>", "" = none
---   RETIRE job trail input output settled holds id ended passed least result prompt holder…
+--   RETIRE job trail input output settled holds times app id ended passed least result prompt holder…
 --                                          lets a job that ended at `ended` (ms), `passed` seconds ago, expire so many
---                                          seconds after its end, its input after `prompt`; or sooner, if its field `keep`
---                                          says so; but not within `least` seconds. While the set of legal holds has one
---                                          of the holders, nothing of it expires
+--                                          seconds after its end, its input after `prompt`; or sooner, if the field of
+--                                          its app in `times` says so: "<result> <prompt>"; but not within `least`
+--                                          seconds. While the set of legal holds has one of the holders, nothing expires
 -- or be one of its own, also after IF:
 --   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
 --                                          added last under this clock, but by `most` higher at most: who adds many
@@ -45,12 +44,8 @@ local function forget_terms(rows, prefix, id, kind)
   end
   if #kept > 0 then call('HSET', rows, id, table.concat(kept, ' ')) else call('HDEL', rows, id) end
 end
-local function keep(job, times)
-  if call('EXISTS', job) == 0 then return end
-  if times == '' then call('HDEL', job, 'keep') else call('HSET', job, 'keep', times) end
-end
-local function retire(job, trail, input, output, settled, holds, id, ended, passed, least, result, prompt, ...)
-  local own_result, own_prompt = string.match(call('HGET', job, 'keep') or '', '^(%d+) (%d+)$')
+local function retire(job, trail, input, output, settled, holds, times, app, id, ended, passed, least, result, prompt, ...)
+  local own_result, own_prompt = string.match(call('HGET', times, app) or '', '^(%d+) (%d+)$')
   if own_result then
     result, prompt = math.min(result, own_result), math.min(prompt, own_prompt)
   end
@@ -66,7 +61,7 @@ local function retire(job, trail, input, output, settled, holds, id, ended, pass
   end
   call('ZADD', settled, string.format('%.0f', ended + result * 1000), id)
 end
-local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, KEEP = keep, RETIRE = retire}
+local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, RETIRE = retire}
 local function run_command(first, last)
   if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))

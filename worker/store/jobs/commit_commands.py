@@ -131,7 +131,8 @@ def retire_command(job: Job, keep: RetentionTimes, *, passed: int = 0, least: in
     names = (keys.job(job.id), keys.trail(job.id), keys.job_input(job.id), keys.job_output(job.id))
     prompt = keep.result if keep.prompt is None else min(keep.prompt, keep.result)
     times = (to_ms(job.finished_at or job.created_at), passed, least, keep.result, prompt)
-    return ("RETIRE", *names, keys.SETTLED, keys.LEGAL_HOLDS, job.id, *times, *holders_of(job))
+    shared = (keys.SETTLED, keys.LEGAL_HOLDS, keys.RETENTION_TIMES)
+    return ("RETIRE", *names, *shared, job.app, job.id, *times, *holders_of(job))
 
 
 def measure_commands(job: Job, *, since: Job, writes: Sequence[Command]) -> list[Command]:

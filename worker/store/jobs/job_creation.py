@@ -93,7 +93,7 @@ class JobCreation:
         commands, _ = self._changes.commands(None, job, trail, chain.GENESIS)
         cipher = upload.cipher if upload is not None else self._keyring.new(job.app, job_id)
         private = cipher.seal_with_key(PRIVATE, new.private)
-        commands.append(("HSET", keys.job(job_id), "priv", private, *(("keep", new.keep) if new.keep else ())))
+        commands.append(("HSET", keys.job(job_id), "priv", private))
         input_commands, held = await _store_input(cipher, job_id, new)
         commands = [*input_commands, *commands]
         commands.extend(await self._terms_commands(job, new.private))

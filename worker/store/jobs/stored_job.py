@@ -48,7 +48,6 @@ class NewJob:
     caller: Caller | None = None
     upload: Upload | None = None  # the long strings of the input, which has placeholders for them
     media_sizes: list[int] = field(default_factory=list)  # the pieces of each of them
-    keep: str = ""  # its app's own retention times (app_retention.py)
 
 
 @dataclass(frozen=True, slots=True)

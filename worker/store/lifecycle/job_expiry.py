@@ -40,11 +40,6 @@ class JobExpiry:
         self._redis, self._clock, self._keep = redis, clock, keep
         self._apply: Any = script(redis, CONTENT_SIZE, RUN_COMMANDS, "lifecycle/apply_retention")
 
-    async def keep(self, job_ids: Sequence[str], times: str) -> None:
-        """Set the own retention times of these jobs, "<result> <prompt>" in seconds; "" = those of the deployment."""
-        for start in range(0, len(job_ids), _AT_ONCE):
-            await self._run([("KEEP", keys.job(job_id), times) for job_id in job_ids[start : start + _AT_ONCE]])
-
     async def set(self, job_ids: Sequence[str], *, least: int = 0) -> None:
         """Let those of these jobs that are settled expire so long after their end as their retention says.
 

@@ -1,7 +1,8 @@
 """Change how long what belongs to an app is kept, also of what is there already.
 
-Jobs that are not over yet get the times for their end; those that are over expire by them, sooner or later than before;
-what is over by them is removed at once. Legal holds have priority. It may be repeated, and is applied again then.
+The end of a job reads its app's times in the same script, so they hold for whatever ends from then on; jobs that are
+over expire by them, sooner or later than before; what is over by them is removed at once. Legal holds have priority. It
+may be repeated, and is applied again then.
 """
 
 from __future__ import annotations
@@ -33,15 +34,22 @@ class RetentionChange:
         return await Apps(self._redis, self._clock).retention(app)
 
     async def set(self, app: str, own: AppRetention, actor: Actor) -> None:
-        """Set the app's own times for new jobs. Raises Refused for an unknown app, or a time out of bounds."""
+        """Set the app's own times, for each job that ends from now on.
+
+        Raises Refused for an unknown app, or a time out of bounds.
+        """
         check(own, self._settings)
         await Apps(self._redis, self._clock, actor).set_retention(app, own, actor.by)
+        times = kept_times(own, self._settings)
+        async with store_errors("keep the times", keys.RETENTION_TIMES):
+            if times:
+                await self._redis.hset(keys.RETENTION_TIMES, app, times)
+            else:
+                await self._redis.hdel(keys.RETENTION_TIMES, app)
 
     async def apply(self, app: str, own: AppRetention) -> None:
         """Apply the times to what the app has already: its jobs, and its conversations, which only go sooner."""
-        times = kept_times(own, self._settings)
         async for job_ids in ids_of_index(self._redis, keys.index(app)):
-            await self._expiry.keep(job_ids, times)  # first: one that ends meanwhile expires by them
             await self._expiry.set(job_ids)
         await self._shorten_conversations(app, effective(own, self._settings)["result"])
 
