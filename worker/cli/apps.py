@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict, replace
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
@@ -39,7 +39,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     """List apps with their weights and limits. Every app with a key is listed."""
     found = with_apps(lambda apps: apps.list_apps())
     if as_json:
-        print(json.dumps({"object": "list", "data": [asdict(one) for one in found]}, indent=2))
+        print(json.dumps({"object": "list", "data": [_to_json(one) for one in found]}, indent=2))
     elif not found:
         print("There are no apps; `vigil keys create --app NAME` makes one.")
     else:
@@ -78,7 +78,7 @@ def set_(
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     if as_json:
-        print(json.dumps(asdict(app), indent=2))
+        print(json.dumps(_to_json(app), indent=2))
     else:
         print(f"{app.name}: weight {app.weight:g}, running at once: {_limit_text(app)}")
 
@@ -148,6 +148,10 @@ def _time_text(seconds: int) -> str:
         if seconds and seconds % size == 0:
             return f"{seconds // size} {unit}"
     return f"{seconds} seconds"
+
+
+def _to_json(app: App) -> dict[str, Any]:
+    return {"name": app.name, "weight": app.weight, "max_running": app.max_running}
 
 
 def _limit_text(app: App) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -28,7 +29,9 @@ from worker.cli.audit.trail_access import with_trail
 from worker.cli.errors import EXIT_USAGE, CliError
 from worker.clock import Clock
 from worker.jobs.errors import Refused, StoreUnavailable
+from worker.settings import Settings
 from worker.settings_loader import load
+from worker.store.apps import Apps
 from worker.store.audit.acts import DEPLOYMENT, EXPORTED, Acts
 from worker.store.audit.export import Export
 from worker.store.audit.trail_search import TrailFilter
@@ -86,22 +89,40 @@ def export(
         wanted = await filter_of(redis, settings, app, end_user, types, actor)
         await _record(redis, wanted, by, {"after": after, "before": before})
 
-    try:
-        with_trail(settings, record, writes=True)
-    except (StoreUnavailable, Refused) as error:  # a copy that takes no writes can be exported all the same
-        typer.echo(f"this export is not recorded in the trail: {error}", err=True)
+    unrecorded = _why_refused(settings, record)
     try:
         count = with_trail(settings, work)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
         raise CliError(f"{error.filename} can't be written: {error.strerror}", EXIT_USAGE) from None
+    if unrecorded is not None:
+        typer.echo(f"this export is not recorded in the trail: {unrecorded}", err=True)
     if out is not None:
         proof = f"; `vigil audit verify --file {out}` verifies them" if provable else ", without a manifest"
         typer.echo(f"{count:,} records in {out}{proof}", err=True)
 
 
+def _why_refused(settings: Settings, record: Callable[[Redis], Awaitable[None]]) -> str | None:
+    """Write the record; return why not if it can't be written: a copy that takes no writes is exported all the same."""
+    try:
+        with_trail(settings, record, writes=True)
+    except (StoreUnavailable, Refused) as error:
+        return str(error)
+    return None
+
+
 async def _record(redis: Redis, wanted: TrailFilter, by: str, times: dict[str, Any]) -> None:
-    """Record in the trail of the app, or of the deployment, who exports what."""
-    noted = {name: value for name, value in {**noted_filter(wanted), **times}.items() if value and name != "app"}
-    await Acts(redis, Clock(), actor_of(by)).record(EXPORTED, app=wanted.app or DEPLOYMENT, **noted)
+    """Record who exports what: in the trail of the app, or of the deployment for all apps or an unknown one."""
+    noted = {name: value for name, value in {**noted_filter(wanted), **times}.items() if value}
+    known = wanted.app is not None and await _exists(redis, wanted.app)
+    app, of = (noted.pop("app"), {}) if known else (DEPLOYMENT, {"of_app": noted.pop("app", None)})
+    await Acts(redis, Clock(), actor_of(by)).record(EXPORTED, app=app, **of, **noted)
+
+
+async def _exists(redis: Redis, app: str) -> bool:
+    try:
+        await Apps(redis, Clock()).app(app)
+    except Refused:
+        return False
+    return True
