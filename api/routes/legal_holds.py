@@ -71,7 +71,7 @@ async def place_legal_hold(request: Request) -> Response:
 
     Their content can't be deleted meanwhile: 409 `legal_hold`. 409 `held_already` for a hold that is in force.
     """
-    key, body = await _asked(request)
+    key, body = await _authorized_request(request)
     held = await with_deadline(request, place_hold(context_of(request), key, body.scope, body.name, body.reason))
     return json_response(await _changed(request, key, held, body.reason), 201)
 
@@ -89,12 +89,12 @@ async def place_legal_hold(request: Request) -> Response:
 )
 async def lift_legal_hold(request: Request) -> Response:
     """Lifts a hold, with a reason. An end user is found by the safety identifier, too; 404 if there is no hold."""
-    key, body = await _asked(request)
+    key, body = await _authorized_request(request)
     held = await with_deadline(request, lift_hold(context_of(request), key, body.scope, body.name, body.reason))
     return json_response(await _changed(request, key, held, body.reason))
 
 
-async def _asked(request: Request) -> tuple[ApiKey, LegalHoldRequest]:
+async def _authorized_request(request: Request) -> tuple[ApiKey, LegalHoldRequest]:
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
     return key, validate(LegalHoldRequest, await read_json(request, context.settings.body_limit))

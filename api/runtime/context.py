@@ -59,6 +59,7 @@ from worker.store.key_uses import KeyUses
 from worker.store.lifecycle.retention_change import RetentionChange
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.loss_report import LossReport
 from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
 from worker.store.webhooks.endpoints import Endpoints
@@ -123,6 +124,7 @@ class AppContext:
     trail_check: TrailCheck
     retention: RetentionChange
     ledger: EndUserLedger
+    loss_report: LossReport
     appeal_notes: AppealNotes
     delivery_log: DeliveryLog
     lab_runs: LabRuns
@@ -190,6 +192,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         trail_check=TrailCheck(redis, clock, settings, background),
         retention=RetentionChange(redis, clock, settings),
         ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds),
+        loss_report=LossReport(redis),
         appeal_notes=AppealNotes(redis, clock),
         delivery_log=DeliveryLog(redis, clock, outbox),
         lab_runs=LabRuns(trail, clock, catalogue, background),

@@ -1,4 +1,4 @@
-"""Keys that end soon are told of: by `vigil doctor`, and by a worker once a day. Times as people type them."""
+"""Keys that end soon are reported: by `vigil doctor`, and by a worker once a day. Times as people type them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ async def test_the_doctor_and_a_worker_tell_of_keys_that_end_soon(redis, clock, 
         await report_expiring_keys(redis, clock)
     await redis.delete(keys.warning("keys"))  # an hour later
     await report_expiring_keys(redis, clock)
-    told = [fields for name, fields in telemetry_events if name == "key.expiring"]
-    assert [(fields["app"], fields["what"]) for fields in told] == [("shop", soon.id)]
-    assert "Ann" not in str(told)
+    events = [fields for name, fields in telemetry_events if name == "key.expiring"]
+    assert [(fields["app"], fields["what"]) for fields in events] == [("shop", soon.id)]
+    assert "Ann" not in str(events)
     await apps.revoke(soon.id)
     check = await key_check(redis, clock)
     assert (check.state, check.detail) == ("ok", "2 live; none ends within 14 days")

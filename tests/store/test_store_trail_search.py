@@ -60,11 +60,11 @@ async def test_a_search_that_finds_nothing_reads_little_at_a_time_and_rests(redi
         for _ in range(12_000):
             pipe.xadd(keys.AUDIT, {"hash": "0" * 64, "record": record})
         await pipe.execute()
-    rests, asked = [], []
+    rests, sizes = [], []
     read = search._trail.page
 
     async def counted(low, high, count):
-        asked.append(count)
+        sizes.append(count)
         return await read(low, high, count)
 
     search._trail.page = counted
@@ -73,10 +73,10 @@ async def test_a_search_that_finds_nothing_reads_little_at_a_time_and_rests(redi
         rests.append(1)
 
     rows, last = await search.page(TrailFilter("shop", ("key.created",)), "-", "+", 20, rest=rest, seconds=60)
-    assert (rows, last is None, sum(asked), max(asked), len(rests)) == ([], False, 10_000, 250, 39)
-    asked.clear()
+    assert (rows, last is None, sum(sizes), max(sizes), len(rests)) == ([], False, 10_000, 250, 39)
+    sizes.clear()
     assert await search.page(TrailFilter("shop", ("key.created",)), f"({last}", "+", 20) == ([], None)
-    assert sum(asked) <= 2_250
-    asked.clear()
+    assert sum(sizes) <= 2_250
+    sizes.clear()
     _, last = await search.page(TrailFilter("shop", ("key.created",)), "-", "+", 20, seconds=0)
-    assert (last is None, sum(asked)) == (False, 250), "no more than fits into the time"
+    assert (last is None, sum(sizes)) == (False, 250), "no more than fits into the time"

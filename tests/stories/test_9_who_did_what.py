@@ -123,10 +123,10 @@ async def test_what_is_kept_for_a_case_stays_whatever_its_app_asks_for(
     (row,) = (await app.request("GET", "/v1/legal-holds"))["data"]
     assert (row["scope"], row["name"], row["reason"]) == ("end_user", held["name"], "Case 2026-114")
 
-    theirs = (await app.request("GET", "/v1/audit?limit=100&end_user=user-17"))["data"]
-    assert {record["job_id"] for record in theirs} == {job.id, later.id, None}
-    assert theirs == (await command("audit", "list", "--app", "acme", "--end-user", held["name"]))["data"]
-    assert "user-17" not in str(theirs)
+    of_user = (await app.request("GET", "/v1/audit?limit=100&end_user=user-17"))["data"]
+    assert {record["job_id"] for record in of_user} == {job.id, later.id, None}
+    assert of_user == (await command("audit", "list", "--app", "acme", "--end-user", held["name"]))["data"]
+    assert "user-17" not in str(of_user)
 
     words = ("--app", "acme", "--end-user", held["name"], "--reason", "Case closed", "--by", "lee")
     assert (await command("audit", "release", *words))["held"] is False
