@@ -48,6 +48,11 @@ class RetentionTimes:
     audit_max: int | None = None  # of apps that keep their trail longer than `audit`
     idempotency: int = 86_400
 
+    @property
+    def longest(self) -> int:
+        """Return the longest time for which anything of a job may be kept."""
+        return max(self.audit, self.audit_max or 0, self.result)
+
 
 class CommitCommands:
     """Builds commands, with the retention times and the limits of the quarantine."""
@@ -97,7 +102,7 @@ class CommitCommands:
         commands.extend(ledger_commands(after, trail, self._limits, self._macs))
         commands.extend(tally_commands(after, trail))
         commands.extend(duration_commands(after, trail))
-        commands.extend(loss_commands(before, after, max(self._keep.audit, self._keep.result)))
+        commands.extend(loss_commands(before, after, self._keep.longest))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head
