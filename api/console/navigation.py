@@ -21,6 +21,7 @@ ENTRIES: Final = (
     NavigationEntry("/end-users", "End users", "ops", "g u"),
     NavigationEntry("/appeals", "Appeals", "ops", "g e"),
     NavigationEntry("/audit", "Audit", "audit", "g a"),
+    NavigationEntry("/cost", "Cost", "audit", "g c"),
     NavigationEntry("/lab", "Lab", "audit", "g l"),
     NavigationEntry("/apps", "Apps", "ops", "g p"),
     NavigationEntry("/try", "Try it", "submit", "g t"),

@@ -40,6 +40,7 @@ def _step(step: AppealStep) -> AppealStepView:
         "kind": step.kind,
         "at": step.at,
         "by": step.by,
+        "by_person": step.by_person or None,
         "text": step.text,
         "provider_case": step.provider_case,
         "outcome": step.outcome,

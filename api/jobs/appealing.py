@@ -81,7 +81,7 @@ async def notices_of(context: AppContext, appeal: Appeal) -> list[SafetyNotice]:
 
 
 def _step(context: AppContext, key: ApiKey, kind: StepKind, **given: Any) -> AppealStep:
-    return AppealStep(kind=kind, at=context.clock.now(), by=key.id, **given)
+    return AppealStep(kind=kind, at=context.clock.now(), by=key.id, by_person=key.person, **given)
 
 
 async def _take(context: AppContext, key: ApiKey, appeal_id: str, step: AppealStep) -> Appeal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from api.jobs.acting import by_person
 from api.jobs.submission import identifier
 from api.runtime.context import AppContext
 from worker.store.apps import ApiKey
@@ -42,7 +43,8 @@ async def quarantine_identifier(
 
     `name`: the app's own name of the end user, if it is known.
     """
-    return await context.quarantine.add(key.app, person, by=key.id, reason=reason, until=until, name=name)
+    who, noted = key.id, by_person(key)
+    return await context.quarantine.add(key.app, person, by=who, reason=reason, until=until, name=name, noted=noted)
 
 
 async def lift_quarantine(context: AppContext, key: ApiKey, named: str, reason: str) -> QuarantinedUser | None:
@@ -50,7 +52,7 @@ async def lift_quarantine(context: AppContext, key: ApiKey, named: str, reason: 
     None if no such end user is in quarantine.
     """
     for person in (await identifier(context, key.app, named) or "", named):
-        lifted = await context.quarantine.lift(key.app, person, by=key.id, reason=reason)
+        lifted = await context.quarantine.lift(key.app, person, by=key.id, reason=reason, noted=by_person(key))
         if lifted is not None:
             return lifted
     return None

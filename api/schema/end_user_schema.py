@@ -158,6 +158,7 @@ class AppealStepView(TypedDict):
     kind: StepKind
     at: datetime
     by: str
+    by_person: str | None
     text: str
     provider_case: str | None
     outcome: AppealOutcome | None

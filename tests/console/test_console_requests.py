@@ -16,13 +16,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 _OTHER_PAGES = (
-    "/webhooks",
-    "/end-users",
-    "/end-users?quarantined=1",
-    "/appeals",
-    "/audit",
-    "/lab",
-    "/apps",
+    *("/webhooks", "/end-users", "/end-users?quarantined=1", "/appeals", "/cost", "/audit", "/lab", "/apps"),
     "/apps/acme",
 )
 _ACTIONS = (

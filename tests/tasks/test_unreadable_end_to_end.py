@@ -27,12 +27,15 @@ from worker.safety.notices import SafetyNotice
 from worker.store import keys
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
+from worker.store.audit.acts import Actor
 from worker.store.audit.content_reads import ContentReads
-from worker.store.audit.legal_holds import LegalHolds
 from worker.store.connection.pool import keyring_of
 from worker.store.console_access import ConsoleAccess
+from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.lifecycle.legal_holds import LegalHolds
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.worker_registry import record_heartbeat
 from worker.tasks.maintenance import sweeper
 
 QUICK = "[[sim: normal tokens=3]] hello"
@@ -100,7 +103,9 @@ FLEETING = {
         (keys.webhook_refused("job_x"), keys.warning("x"), keys.access_probe_lock("x"), keys.account_state("account")),
         "string",
     ),
-    **dict.fromkeys((keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x")), "string"),
+    **dict.fromkeys(
+        (keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x"), keys.account_scope("x")), "string"
+    ),
     **dict.fromkeys((keys.callers("acme", "x"), keys.CONVERSATION + "acme:conv_x"), "hash"),
     keys.API_PROCESSES: "zset",
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE, keys.UNNOTED_QUARANTINES), "set"),
@@ -309,15 +314,17 @@ async def fill(vigil: Living) -> None:
     assert appeal.status_code == 201, appeal.text
     closing = {"outcome": "withdrawn", "reason": "never mind"}
     assert (await app.post(f"/v1/appeals/{appeal.json()['id']}/outcome", json=closing)).status_code == 200
+    elsewhere = {"running": 0, "draining": False, "circuits": ["key:elsewhere"], "beat_at": next_week()}
+    await record_heartbeat(redis, clock, "elsewhere", elsewhere)  # else nobody has the account of that circuit
     await CircuitBreaker(redis, "key:elsewhere").trip("job_x", "quota_exhausted")
-    await LegalHolds(redis, clock, 1000).place(done, by="key", why="a case")
+    await LegalHolds(redis, clock, RetentionTimes(1000)).place(done, actor=Actor("key"), why="a case")
     for one in (done, blocked):
 
         async def settled(one: str = one) -> bool:
             return (await vigil.running.view(one))["status"] in ("completed", "blocked", "failed")
 
         await until("jobs to settle", settled)
-    await ContentReads(redis, clock).record("acme", done, "output", by="key", session="s")
+    await ContentReads(redis, clock).record("acme", done, "output", Actor("key"), "s")
     await write_appeal_note(redis, clock.now(), "acme", "x", "asks again")
     await StreamedChunks(redis, 1000).grow(done, 1, 3)
     await redis.hset(keys.streamed_chunks(done), 1, 3)

@@ -17,7 +17,7 @@ State = Literal["open", "sent", "answered", "closed"]
 Outcome = Literal["upheld", "overturned", "withdrawn"]
 
 group = typer.Typer(
-    help="Open, list, show appeals, and take their steps.",
+    help="Open, list, answer and close appeals.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -90,7 +90,7 @@ def show(appeal: AppealId, as_json: Json = False) -> None:
         about = [step["outcome"], step["provider_case"] and f"case {step['provider_case']}", step["notice"]]
         named = "".join(f" ({clean(one)})" for one in about if one)
         text = f": {clean(step['text'])}" if step["text"] else ""
-        print(f"{step['at']}  {step['kind']} by {step['by']}{named}{text}")
+        print(f"{step['at']}  {step['kind']} by {step['by_person'] or step['by']}{named}{text}")
 
 
 @group.command()
@@ -100,7 +100,7 @@ def sent(
     note: Annotated[str, typer.Option(help="A note.", show_default=False)] = "",
     as_json: Json = False,
 ) -> None:
-    """Record that an appeal was sent to the provider."""
+    """Record that it was sent to the provider."""
     _step(appeal, "sent", {"provider_case": case, **({"note": note} if note else {})}, as_json=as_json)
 
 
@@ -110,7 +110,7 @@ def answer(
     text: Annotated[str, typer.Option(help="What the provider answered.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Record the provider's answer to an appeal that was sent."""
+    """Record the provider's answer. The appeal must have been sent."""
     _step(appeal, "answer", {"answer": text}, as_json=as_json)
 
 

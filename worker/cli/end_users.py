@@ -18,7 +18,7 @@ Kind = Literal["checks", "blocks", "warnings"]
 _KINDS = ("checks", "blocks", "warnings")
 
 group = typer.Typer(
-    help="List end users with checks, blocks or warnings, show one.",
+    help="List and show end users.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,7 +45,7 @@ def list_(
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """List them by safety identifier, those with the newest entries first."""
+    """List end users. By safety identifier, those with the newest entries first."""
     given = {"state": state, "kind": kind, "since": since}
     if all_apps and any(given.values()):
         raise CliError("--all-apps takes --app, --limit and --cursor alone", EXIT_USAGE)
@@ -80,7 +80,7 @@ def show(
     end_user: Annotated[str, typer.Argument(metavar="END_USER", help="The end user's id or safety identifier.")],
     as_json: Json = False,
 ) -> None:
-    """Show what is known of an end user of the key's app: ledger, quarantine, appeals, jobs."""
+    """Show an end user of the key's app. Ledger, quarantine, appeals, jobs."""
     with Client() as client:
         found = client.call("GET", f"/v1/end-users/{quote(end_user, safe='')}")
     if as_json:

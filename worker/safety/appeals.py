@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, Literal, assert_never
 
 from worker.jobs.errors import Refused
-from worker.jobs.record import Frozen
+from worker.jobs.frozen import Frozen
 
 AppealState = Literal["open", "sent", "answered", "closed"]
 AppealOutcome = Literal["upheld", "overturned", "withdrawn"]
@@ -40,6 +40,8 @@ class AppealStep(Frozen):
     at: datetime
     by: str
     """The key's id; `provider` for a notice that came by itself."""
+    by_person: str = ""
+    """Who has that key, if that is stated."""
     text: str = ""
     provider_case: str | None = None
     outcome: AppealOutcome | None = None

@@ -17,6 +17,7 @@ from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, ContentNotSealed, KeyMissing, RecordUnreadable, Refused
 from worker.safety.appeals import Appeal, AppealState, AppealStep, has_notice, open_appeal, take_step
 from worker.store import keys
+from worker.store.audit.hold_names import end_user_hold
 from worker.store.audit.noted_changes import Guard, NotedChanges
 from worker.store.commands import Command
 from worker.store.connection.pool import keyring_of
@@ -143,6 +144,8 @@ class Appeals:
         except Refused:
             appeal = None
         held = [app_chain(app), *(appeal.jobs if appeal is not None else ())]
+        if appeal is not None and appeal.safety_identifier is not None:
+            held.append(end_user_hold(app, appeal.safety_identifier))
         async with store_errors("read the holds", keys.LEGAL_HOLDS):
             stays = any(await self._redis.smismember(keys.LEGAL_HOLDS, held))
         async with store_errors("remove an appeal", keys.APPEALS_OVER), self._redis.pipeline(transaction=True) as pipe:
@@ -169,6 +172,7 @@ class Appeals:
         data: dict[str, Any] = {"appeal": appeal.id, "state": appeal.state, "characters": len(step.text)}
         data |= {"safety_identifier": appeal.safety_identifier, "jobs": list(step.jobs)}
         data |= {"provider_case": step.provider_case, "outcome": step.outcome, "notice": step.notice}
+        data |= {"by_person": step.by_person} if step.by_person else {}
         act, guard = f"appeal.{step.kind}", Guard("string", name, value=before)
         return await self._changes.write(
             act, commands, guard, app=appeal.app, by=step.by, why="", data=data, at=step.at

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -48,6 +49,7 @@ _MAX_PER_SWEEP: Final = 100
 _MAX_TRIES: Final = 10
 _RETRY_MS: Final = 3_600_000  # until a quarantine is looked at again that can't end
 _DAY_MS: Final = 86_400_000
+_NOTHING: Final[Mapping[str, str]] = {}
 
 
 class Quarantine:
@@ -59,13 +61,21 @@ class Quarantine:
         self._changes = NotedChanges(redis, clock)
 
     async def add(
-        self, app: str, end_user: str, *, by: str, reason: str, until: datetime | None = None, name: str | None = None
+        self,
+        app: str,
+        end_user: str,
+        *,
+        by: str,
+        reason: str,
+        until: datetime | None = None,
+        name: str | None = None,
+        noted: Mapping[str, str] = _NOTHING,
     ) -> QuarantinedUser:
-        """Quarantine the app's end user by a person, replacing an earlier row."""
+        """Quarantine the app's end user by a person, replacing an earlier row. `noted`: more for the audit record."""
         ends = 0 if until is None else to_ms(until)
         made = QuarantinedUser(app, end_user, "ops", reason, by, to_ms(self._clock.now()), ends, name)
         commands = [*set_commands(self._dump(made), made, "added"), *flag(app, end_user, made.since_ms)]
-        await self._changes.write(ADDED, commands, UNGUARDED, app=app, by=by, why=reason, data=_data(made))
+        await self._changes.write(ADDED, commands, UNGUARDED, app=app, by=by, why=reason, data={**_data(made), **noted})
         return made
 
     async def add_by_provider(self, app: str, end_user: str, at: datetime, reason: str, days: int = 0) -> bool:
@@ -102,8 +112,13 @@ class Quarantine:
             return True
         return current.until_ms != 0 and (ends == 0 or ends > current.until_ms) and notice_ms > current.since_ms
 
-    async def lift(self, app: str, end_user: str, *, by: str, reason: str) -> QuarantinedUser | None:
-        """Lift the quarantine and forget the blocks so far; return the lifted row, or None if there was none."""
+    async def lift(
+        self, app: str, end_user: str, *, by: str, reason: str, noted: Mapping[str, str] = _NOTHING
+    ) -> QuarantinedUser | None:
+        """Lift the quarantine and forget the blocks so far; return the lifted row, or None if there was none.
+
+        `noted`: more for the audit record.
+        """
         for _ in range(_MAX_TRIES):
             found = await self.find(app, end_user)
             if found is None:
@@ -116,7 +131,7 @@ class Quarantine:
                 ("DEL", keys.ledger(end_user, "blocks"), keys.ledger(end_user, "limits")),
                 *remove_commands(end_user, LogEntry(now, "lifted", found.source, by, reason)),
             ]
-            guard, data = Guard("field", keys.QUARANTINE, end_user, raw), {"safety_identifier": end_user}
+            guard, data = Guard("field", keys.QUARANTINE, end_user, raw), {"safety_identifier": end_user, **noted}
             if raw and await self._changes.write(LIFTED, commands, guard, app=app, by=by, why=reason, data=data):
                 return found
         return None
