@@ -34,6 +34,7 @@ from api.runtime.shared_call import SharedCall
 from api.runtime.trail_check import TrailCheck
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
+from worker.provider_accounts import ProviderAccounts, provider_accounts
 from worker.settings import Settings
 from worker.store.admission.appeal_notes import AppealNotes
 from worker.store.admission.end_user_ledger import EndUserLedger
@@ -59,6 +60,7 @@ from worker.store.key_uses import KeyUses
 from worker.store.lifecycle.retention_change import RetentionChange
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.incidents import IncidentReporter
 from worker.store.stats.loss_report import LossReport
 from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
@@ -89,6 +91,7 @@ class AppContext:
     settings: Settings
     clock: Clock
     catalogue: Catalogue
+    accounts: ProviderAccounts
     jobs: Jobs
     job_access: JobAccess
     conversations: Conversations
@@ -111,6 +114,7 @@ class AppContext:
     deployment: DeploymentState
     broadcaster: Broadcaster
     store_watch: StoreWatch
+    incident_reporter: IncidentReporter
     resolver: SystemResolver
     name_check: NameCheck
     readiness: SharedCall[str]
@@ -140,7 +144,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     limits = QuarantineLimits(
         settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
     )
-    catalogue = settings.catalogue()
+    catalogue, accounts = settings.catalogue(), provider_accounts(settings)
     resolver = SystemResolver()
     key_uses = KeyUseLog(KeyUses(redis), clock)
     secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock, key_uses)
@@ -157,6 +161,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         settings=settings,
         clock=clock,
         catalogue=catalogue,
+        accounts=accounts,
         jobs=jobs,
         job_access=JobAccess(redis, jobs, clock, conversations),
         conversations=conversations,
@@ -176,11 +181,12 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         endpoints=Endpoints(redis, clock),
         outbox=outbox,
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, notices, places),
+        deployment=DeploymentState(redis, clock, catalogue, accounts, notices, places),
         broadcaster=broadcaster,
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
+        incident_reporter=IncidentReporter(redis, clock),
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
         request_limits=request_limits,

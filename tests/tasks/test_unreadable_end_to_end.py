@@ -35,6 +35,7 @@ from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.lifecycle.legal_holds import LegalHolds
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.worker_registry import record_heartbeat
 from worker.tasks.maintenance import sweeper
 
 QUICK = "[[sim: normal tokens=3]] hello"
@@ -102,7 +103,9 @@ FLEETING = {
         (keys.webhook_refused("job_x"), keys.warning("x"), keys.access_probe_lock("x"), keys.account_state("account")),
         "string",
     ),
-    **dict.fromkeys((keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x")), "string"),
+    **dict.fromkeys(
+        (keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x"), keys.account_scope("x")), "string"
+    ),
     **dict.fromkeys((keys.callers("acme", "x"), keys.CONVERSATION + "acme:conv_x"), "hash"),
     keys.API_PROCESSES: "zset",
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE), "set"),
@@ -303,6 +306,8 @@ async def fill(vigil: Living) -> None:
     assert (await app.post("/v1/quarantine", json={"end_user": "mallory"})).status_code in (200, 201)
     await app.post("/v1/quarantine", json={"end_user": "bob"})
     await app.delete("/v1/quarantine/bob")
+    elsewhere = {"running": 0, "draining": False, "circuits": ["key:elsewhere"], "beat_at": next_week()}
+    await record_heartbeat(redis, clock, "elsewhere", elsewhere)  # else nobody has the account of that circuit
     await CircuitBreaker(redis, "key:elsewhere").trip("job_x", "quota_exhausted")
     await LegalHolds(redis, clock, RetentionTimes(1000)).place(done, actor=Actor("key"), why="a case")
     for one in (done, blocked):

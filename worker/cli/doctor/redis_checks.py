@@ -220,6 +220,11 @@ def _tls(address: Address) -> DoctorCheck:
 async def _workers(redis: Redis, clock: Clock) -> DoctorCheck:
     alive = await worker_registry.workers(redis, clock)
     draining = sum(bool(one.get("draining")) for one in alive)
+    named = {tuple(one["accounts"]) for one in alive if "accounts" in one}
+    if len(named) > 1:
+        detail = f"they have different accounts: {'; '.join(', '.join(names) for names in sorted(named))}"
+        fix = "give every worker the same file (VIGIL_ACCOUNTS_FILE) and restart those with the older one"
+        return DoctorCheck("workers", "problem", detail, fix)
     if len(alive) > draining:
         more = f", {draining} of them draining" if draining else ""
         return DoctorCheck("workers", "ok", f"{len(alive)} with a heartbeat within a minute{more}")

@@ -21,6 +21,7 @@ from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.audit.hold_names import holders_of
 from worker.store.commands import Command, CommandArg
+from worker.store.jobs.end_counts import end_commands
 from worker.store.jobs.loss_counters import loss_commands
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
@@ -46,6 +47,11 @@ class RetentionTimes:
     audit: int = 400 * 86_400
     audit_max: int | None = None  # of apps that keep their trail longer than `audit`
     idempotency: int = 86_400
+
+    @property
+    def longest(self) -> int:
+        """Return the longest time for which anything of a job may be kept."""
+        return max(self.audit, self.audit_max or 0, self.result)
 
 
 class CommitCommands:
@@ -91,11 +97,12 @@ class CommitCommands:
                 commands.append(("SADD", keys.HOLDING_SCOPES, after.hold.scope))
         if after.settled and (before is None or not before.settled):
             commands.extend(self.retire(after))
+            commands.extend(end_commands(before, after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
         commands.extend(ledger_commands(after, trail, self._limits, self._macs))
         commands.extend(tally_commands(after, trail))
         commands.extend(duration_commands(after, trail))
-        commands.extend(loss_commands(before, after, max(self._keep.audit, self._keep.result)))
+        commands.extend(loss_commands(before, after, self._keep.longest))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head
