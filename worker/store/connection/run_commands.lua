@@ -5,7 +5,8 @@
 --   NOTE list command…                     runs it, and appends its reply to the list
 --   MEASURE sizes due job input output id   no command: measure(…) of content_size.lua
 --   INDEX score id zset…                    adds the job to each of these indexes
---   TERMS rows prefix id score term…        adds the job to the index of each term, `<prefix><term>`, and the terms to its row
+--   TERMS rows prefix id score term…        adds a new job to the index of each term, `<prefix><term>`; they are its row
+--   MORETERMS rows prefix id score term…    does so with a job that may have terms, and adds these to its row
 --   FORGET rows prefix id kind              removes it from the indexes of those of its terms that begin so, and these from its
 --                                          row
 -- or be one of its own, also after IF:
@@ -23,10 +24,15 @@ end
 local function index(score, id, ...)
   for _, zset in ipairs({...}) do call('ZADD', zset, score, id) end
 end
+local function set_terms(rows, prefix, id, score, ...)
+  local terms = {...}
+  for _, term in ipairs(terms) do call('ZADD', prefix .. term, score, id) end
+  call('HSET', rows, id, table.concat(terms, ' '))
+end
 local function add_terms(rows, prefix, id, score, ...)
-  local row = call('HGET', rows, id)
-  for _, term in ipairs({...}) do call('ZADD', prefix .. term, score, id) end
-  call('HSET', rows, id, (row and row .. ' ' or '') .. table.concat({...}, ' '))
+  local terms, row = {...}, call('HGET', rows, id)
+  for _, term in ipairs(terms) do call('ZADD', prefix .. term, score, id) end
+  call('HSET', rows, id, (row and row .. ' ' or '') .. table.concat(terms, ' '))
 end
 local function forget_terms(rows, prefix, id, kind)
   local kept = {}
@@ -39,7 +45,7 @@ local function forget_terms(rows, prefix, id, kind)
   end
   if #kept > 0 then call('HSET', rows, id, table.concat(kept, ' ')) else call('HDEL', rows, id) end
 end
-local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms}
+local WORDS = {INDEX = index, TERMS = set_terms, MORETERMS = add_terms, FORGET = forget_terms}
 local function run_command(first, last)
   if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))
