@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from api.openai_compat.errors import OpenAIRoute, error_response, openai_error
 from api.schema.views import dumps
-from api.web.params import header_values
+from api.web.header_fields import header_values
 from api.web.problems import Problem
 
 _PROBE: Final = "models/probe"

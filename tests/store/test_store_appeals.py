@@ -9,11 +9,11 @@ import json
 import pytest
 from builders import ENCRYPTION_KEYS, PLAIN
 from pydantic import SecretStr
+from worker.store.audit.legal_holds import LegalHolds
 
 from worker.jobs.errors import Refused
 from worker.safety.appeals import AppealStep
 from worker.store import keys
-from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import connect
 from worker.store.end_users.appeals import CLOSED_TTL_S, Appeals, is_in
