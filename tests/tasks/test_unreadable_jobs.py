@@ -34,7 +34,7 @@ async def _spoil_record(redis: ArqRedis, job_id: str, how: str) -> bytes:
     record = json.loads(await redis.hget(name, "rec"))
     spoiled = {
         "unknown field": json.dumps({**record, "of_a_newer_release": 1}).encode(),
-        "schema 2": json.dumps({**record, "schema_number": 2}).encode(),
+        "newer schema": json.dumps({**record, "schema_number": 99}).encode(),
         "cut": json.dumps(record).encode()[:100],
         "not JSON": b"\xff\xfenonsense",
     }[how]
@@ -59,7 +59,7 @@ async def _problems(redis: ArqRedis) -> list[str]:
     return [fault.detail for fault in report.faults]
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", [how for how in HOWS if how not in NEWER])
 async def test_a_waiting_job_is_set_aside_and_the_others_run(
     valkey_url: str, redis: ArqRedis, telemetry_events: list[tuple[str, dict[str, object]]], how: str
 ) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from worker.jobs.account_name import DEFAULT_ACCOUNT
-from worker.jobs.record import Frozen, JobError
+from worker.jobs.frozen import Frozen
+from worker.jobs.record import JobError
 from worker.jobs.view_schema import NoticeAbout, NoticeView
 from worker.safety.codes import normalize_code
 from worker.safety.messages import job_error

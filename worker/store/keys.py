@@ -241,6 +241,22 @@ def checked_end_users(bucket: int, model: str, account: str = DEFAULT_ACCOUNT) -
     return f"vigil:people:{bucket}:{own}{model}"
 
 
+def loss_apps(week: str) -> str:
+    return "vigil:lossapps:" + week
+
+
+def losses(week: str, app: str) -> str:
+    return f"vigil:losses:{week}:{app}"
+
+
+def loss_end_users(week: str, app: str) -> str:
+    return f"vigil:losspeople:{week}:{app}"
+
+
+def end_user_losses(week: str, app: str, safety_identifier: str) -> str:
+    return f"vigil:loss:{week}:{app}:{safety_identifier}"
+
+
 def account_state(name: str, account: str = DEFAULT_ACCOUNT) -> str:
     return "vigil:standing:" + ("" if account == DEFAULT_ACCOUNT else f"{account}|") + name
 

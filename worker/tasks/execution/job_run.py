@@ -210,7 +210,7 @@ class JobRun:
         reader = await self._attempts.finish(number)
         drafts = [
             *drafts,
-            (event_mapping.attempt_finished(context.catalogue, job.attempt(number), verdict, now), number),
+            (event_mapping.attempt_finished(context.catalogue, job, number, verdict, now), number),
         ]
         account = context.accounts.named(job.attempt(number).account)
         if account is not None:
