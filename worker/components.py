@@ -25,6 +25,7 @@ from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.provider.durations import DurationCache
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.incidents import IncidentReporter
 from worker.tasks.account_connections import AccountConnections
 from worker.tasks.delivery.dispatcher import Dispatcher
 from worker.tasks.execution.claimer import Claimer, RunJob
@@ -104,6 +105,7 @@ class WorkerComponents:
         self.account_monitor = AccountMonitor(redis, catalogue, notices, store_clock, list(accounts.by_name))
         self.audit_sealer = AuditSealer(redis, store_clock, settings)
         self.store_watch = StoreWatch(redis, store_clock, "worker", replay_check(redis, settings), worker=worker_id)
+        self.incident_reporter = IncidentReporter(redis, store_clock)
         self.dispatcher = Dispatcher(redis, store_clock, settings, worker_id)
 
     def _provider_of(self, account: str) -> Provider | None:

@@ -126,6 +126,7 @@ class WorkerProcess:
                 ("models-file", components.models_watch.run()),
                 ("delivery", components.dispatcher.run()),
                 ("sealer", components.audit_sealer.run()),
+                ("incidents", components.incident_reporter.run()),
                 *((("store-guard", guard.run(self._redis)),) if guard else ()),
             )
         ]
@@ -151,6 +152,8 @@ class WorkerProcess:
             with contextlib.suppress(StoreUnavailable):
                 with loop_pass("last seal"):
                     await components.audit_sealer.seal_last()
+                with loop_pass("last report"):
+                    await components.incident_reporter.report()
                 with loop_pass("deregistration"):
                     await components.sweeper.deregister()
             await components.accounts.aclose()

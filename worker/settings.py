@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     prompt_ttl: Annotated[int | None, Field(ge=0)] = None
     unstored_ttl: Annotated[int, Field(ge=60)] = 3600
     audit_ttl: Annotated[int, Field(ge=60)] = 400 * 86_400
+    audit_max_ttl: Annotated[int | None, Field(ge=60)] = None
     audit_key: SecretStr | None = None
     audit_public_keys: Annotated[tuple[str, ...], NoDecode] = ()
     audit_checkpoints: Path | None = None

@@ -23,6 +23,7 @@ from api.runtime.job_changes import JobChanges
 from api.runtime.job_lists import JobLists
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
+from api.runtime.key_use_log import KeyUseLog
 from api.runtime.lab_runs import LabRuns
 from api.runtime.large_work import LargeWork
 from api.runtime.live_values import LiveValues
@@ -42,6 +43,7 @@ from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.trail import Trail
+from worker.store.audit.trail_search import TrailSearch
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
@@ -54,8 +56,11 @@ from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.key_uses import KeyUses
+from worker.store.lifecycle.retention_change import RetentionChange
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.incidents import IncidentReporter
 from worker.store.stats.loss_report import LossReport
 from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
@@ -97,8 +102,10 @@ class AppContext:
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
     key_cache: KeyCache
+    key_uses: KeyUseLog
     job_tokens: JobTokens
     trail: Trail
+    trail_search: TrailSearch
     quarantine: Quarantine
     pauses: Pauses
     endpoints: Endpoints
@@ -107,6 +114,7 @@ class AppContext:
     deployment: DeploymentState
     broadcaster: Broadcaster
     store_watch: StoreWatch
+    incident_reporter: IncidentReporter
     resolver: SystemResolver
     name_check: NameCheck
     readiness: SharedCall[str]
@@ -118,6 +126,7 @@ class AppContext:
     content_reads: ContentReads
     audit_access: AuditAccess
     trail_check: TrailCheck
+    retention: RetentionChange
     ledger: EndUserLedger
     loss_report: LossReport
     appeal_notes: AppealNotes
@@ -137,10 +146,11 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     )
     catalogue, accounts = settings.catalogue(), provider_accounts(settings)
     resolver = SystemResolver()
-    secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
+    key_uses = KeyUseLog(KeyUses(redis), clock)
+    secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock, key_uses)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
-    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings)
+    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings, key_cache)
     notices = SafetyNotices(redis, settings.audit_ttl)
     request_limits = RequestLimits(settings)
     places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
@@ -162,8 +172,10 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
         secrets=secrets,
         key_cache=key_cache,
+        key_uses=key_uses,
         job_tokens=JobTokens(secrets, key_cache, clock),
         trail=trail,
+        trail_search=TrailSearch(redis, clock),
         quarantine=Quarantine(redis, clock),
         pauses=Pauses(redis, clock),
         endpoints=Endpoints(redis, clock),
@@ -174,6 +186,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
+        incident_reporter=IncidentReporter(redis, clock),
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
         request_limits=request_limits,
@@ -183,6 +196,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         content_reads=ContentReads(redis, clock),
         audit_access=AuditAccess(redis, clock, settings, background),
         trail_check=TrailCheck(redis, clock, settings, background),
+        retention=RetentionChange(redis, clock, settings),
         ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds),
         loss_report=LossReport(redis),
         appeal_notes=AppealNotes(redis, clock),

@@ -23,6 +23,8 @@ ERASURE_DUE: Final = "vigil:forget"
 AUDIT: Final = "vigil:audit"
 NOTE_COUNT: Final = "vigil:acts"
 RETENTION_SEAL: Final = "vigil:retained"
+RETENTION_TIMES: Final = "vigil:keeptimes"
+RETENTION_AGAIN: Final = "vigil:retainagain"
 LEGAL_HOLDS: Final = "vigil:holds"
 LEGAL_HOLD_NOTES: Final = "vigil:holdnotes"
 SETTLED: Final = "vigil:settled"
@@ -42,6 +44,7 @@ DELAYED: Final = "vigil:delayed:"
 MESSAGE: Final = "vigil:msg:"
 BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
+KEY_USES: Final = "vigil:keyused"
 PAUSES: Final = "vigil:pauses"
 HOLDING_SCOPES: Final = "vigil:paused"
 PAUSE: Final = "vigil:pause:"
@@ -61,6 +64,7 @@ PROBE: Final = "vigil:probe"
 DEPLOYMENT: Final = "vigil:deployment"
 ACCEPTED: Final = "vigil:accepted"
 CHECK_COUNT: Final = "vigil:looks"
+INCIDENTS: Final = "vigil:incidents"
 
 COMPLETE: Final = "complete"
 """The field of an app's terms that says since when all its jobs have theirs."""
@@ -236,11 +240,6 @@ def durations(day: int) -> str:
     return f"vigil:durations:{day}"
 
 
-def checked_end_users(bucket: int, model: str, account: str = DEFAULT_ACCOUNT) -> str:
-    own = "" if account == DEFAULT_ACCOUNT else f"{account}|"  # no model's name begins so
-    return f"vigil:people:{bucket}:{own}{model}"
-
-
 def loss_apps(week: str) -> str:
     return "vigil:lossapps:" + week
 
@@ -255,6 +254,11 @@ def loss_end_users(week: str, app: str) -> str:
 
 def end_user_losses(week: str, app: str, safety_identifier: str) -> str:
     return f"vigil:loss:{week}:{app}:{safety_identifier}"
+
+
+def checked_end_users(bucket: int, model: str, account: str = DEFAULT_ACCOUNT) -> str:
+    own = "" if account == DEFAULT_ACCOUNT else f"{account}|"  # no model's name begins so
+    return f"vigil:people:{bucket}:{own}{model}"
 
 
 def account_state(name: str, account: str = DEFAULT_ACCOUNT) -> str:

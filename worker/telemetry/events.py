@@ -155,6 +155,7 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "encryption.unsealed_accepted": _row(
         WARNING, "VIGIL_ACCEPT_UNSEALED is on: whoever writes to Redis is believed. `vigil doctor` says what needs it."
     ),
+    "key.expiring": _row(WARNING, "An API key (`what`) ends soon: whoever uses it needs a new one.", "what seconds"),
     "content.damaged": _row(ERROR, "Content can't be read: it isn't what was written."),
     "audit.unsealed": _row(ERROR, "Audit records could not be sealed.", "error"),
     "audit.no_key": _row(WARNING, "There is no key to sign the audit trail with.", "error"),

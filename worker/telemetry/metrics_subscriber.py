@@ -8,10 +8,10 @@ from typing import Any, Final
 from worker.jobs.states import DELIVERED, Outcome
 from worker.telemetry import events
 from worker.telemetry.metrics import REGISTRY, MetricsRegistry
-from worker.telemetry.sentry_issues import ISSUES
+from worker.telemetry.sentry_issues import EVENTS
 
 Fields = Mapping[str, Any]
-_INTERNAL_ERRORS: Final = tuple(name for name, issue in ISSUES.items() if issue.bug)
+_INTERNAL_ERRORS: Final = tuple(name for name, (_, issue) in EVENTS.items() if issue.bug)
 _NOT_ERRORS: Final = {outcome.value for outcome in DELIVERED} | {
     Outcome.BLOCKED.value,
     Outcome.CANCELLED.value,

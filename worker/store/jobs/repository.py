@@ -72,7 +72,8 @@ _MAX_BYTES_WHEN_FULL: Final = 64 * 1024  # of content that the change of a runni
 
 def retention_of(settings: Settings) -> RetentionTimes:
     """Return the retention times of the settings."""
-    return RetentionTimes(settings.result_ttl, settings.prompt_ttl, settings.unstored_ttl, settings.audit_ttl)
+    times = (settings.result_ttl, settings.prompt_ttl, settings.unstored_ttl, settings.audit_ttl)
+    return RetentionTimes(*times, audit_max=settings.audit_max_ttl)
 
 
 class Jobs:

@@ -30,6 +30,7 @@ from worker.store.stats import queue_depth
 from worker.store.stats.worker_registry import record_heartbeat, remove_heartbeat, workers
 from worker.tasks.account_connections import AccountConnections
 from worker.tasks.loop import loop_pass
+from worker.tasks.maintenance.key_expiry import report_expiring_keys
 from worker.tasks.maintenance.quarantine_cleanup import cancel_quarantined_jobs
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import report_internal_error
@@ -76,6 +77,8 @@ class Sweeper:
                         await self.release_orphans()
                     with loop_pass("repair of the queue"):
                         await self._repair.repair(self._jobs.current)
+                    with loop_pass("look at the ends of keys"):
+                        await report_expiring_keys(self._redis, self._clock)
                 emit("sweep.done", worker=self._worker_id)
             except StoreUnavailable:
                 pass  # the process's `StoreWatch` reports it
