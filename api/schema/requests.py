@@ -122,7 +122,7 @@ class Submit(Spec):
     model: ModelName
     input: Input
     instructions: str | None = None
-    params: dict[str, Any] = {}
+    params: Annotated[dict[str, Any], Field(default_factory=dict, json_schema_extra={"default": {}})]
     """Passed to the provider, but for names of state that it keeps for its account, and private addresses."""
     end_user: EndUser | None = None
     policy: Policy = Policy()

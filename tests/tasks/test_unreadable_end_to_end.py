@@ -391,4 +391,4 @@ async def test_table_each_key_spoiled_stops_nobody_else(
             print(f"| {kind} | {way} | {own} | {others} |")
         assert not vigil.faults, "\n".join(vigil.faults)
         assert not broke, broke
-        assert len(vigil.table) > (8 if how in ("unknown field", "schema 2") else 20)
+        assert len(vigil.table) > (8 if how in ("unknown field", "newer schema") else 20)

@@ -5,7 +5,8 @@
 --   NOTE list command…                     runs it, and appends its reply to the list
 --   MEASURE sizes due job input output id   no command: measure(…) of content_size.lua
 --   INDEX score id zset…                    adds the job to each of these indexes
---   TERMS rows prefix id score term…        adds the job to the index of each term, `<prefix><term>`, and the terms to its row
+--   TERMS rows prefix id score term…        adds a new job to the index of each term, `<prefix><term>`; they are its row
+--   MORETERMS rows prefix id score term…    does so with a job that may have terms, and adds these to its row
 --   FORGET rows prefix id kind              removes it from the indexes of those of its terms that begin so, and these from its
 --                                          row
 --   RETIRE job trail input output settled holds times app id ended passed least result prompt holder…
@@ -33,10 +34,15 @@ end
 local function index(score, id, ...)
   for _, zset in ipairs({...}) do call('ZADD', zset, score, id) end
 end
+local function set_terms(rows, prefix, id, score, ...)
+  local terms = {...}
+  for _, term in ipairs(terms) do call('ZADD', prefix .. term, score, id) end
+  call('HSET', rows, id, table.concat(terms, ' '))
+end
 local function add_terms(rows, prefix, id, score, ...)
-  local row = call('HGET', rows, id)
-  for _, term in ipairs({...}) do call('ZADD', prefix .. term, score, id) end
-  call('HSET', rows, id, (row and row .. ' ' or '') .. table.concat({...}, ' '))
+  local terms, row = {...}, call('HGET', rows, id)
+  for _, term in ipairs(terms) do call('ZADD', prefix .. term, score, id) end
+  call('HSET', rows, id, (row and row .. ' ' or '') .. table.concat(terms, ' '))
 end
 local function forget_terms(rows, prefix, id, kind)
   local kept = {}
@@ -118,7 +124,8 @@ local function count_losses(apps, week, people, person, ttl, most_models, most_p
     for _, key in ipairs({people, person}) do call('EXPIRE', key, ttl, 'NX') end
   end
 end
-local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, RETIRE = retire, COUNT = count_losses}
+local WORDS = {INDEX = index, TERMS = set_terms, MORETERMS = add_terms, FORGET = forget_terms, RETIRE = retire,
+  COUNT = count_losses}
 local OWN = {PACE = pace, QUARANTINE = put_into_quarantine}
 local function run_command(first, last)
   if OWN[ARGV[first]] then return OWN[ARGV[first]](unpack(ARGV, first + 1, last)) end

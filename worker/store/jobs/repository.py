@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -105,12 +105,12 @@ class Jobs:
         """Return an upload for a job that is to be created; raises what `JobCreation.begin_upload` raises."""
         return await self._creation.begin_upload(app, mark, size)
 
-    async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
+    def submit(self, new: NewJob) -> Awaitable[tuple[StoredJob, bool]]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
 
         Durable when it returns. Raises what `JobCreation.submit` raises.
         """
-        return await self._creation.submit(new)
+        return self._creation.submit(new)
 
     def new_id(self) -> str:
         """Return the id of a job that may be created."""
