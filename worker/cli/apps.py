@@ -165,7 +165,8 @@ def _time_text(seconds: int) -> str:
 
 
 def _to_json(app: App) -> dict[str, Any]:
-    return {"name": app.name, "weight": app.weight, "max_running": app.max_running}
+    limits = {"weight": app.weight, "max_running": app.max_running}
+    return {"name": app.name, **limits, "require_end_user": app.require_end_user}
 
 
 def _limit_text(app: App) -> str:
