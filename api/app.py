@@ -19,14 +19,19 @@ from api.openai_compat.chat import routes as openai_chat
 from api.openai_compat.conversations import routes as openai_conversations
 from api.openai_compat.error_format import respond
 from api.routes import (
+    accounts,
+    app_retention,
+    appeals,
     audit,
     bulk_actions,
     deliveries,
+    end_users,
     events,
     health,
     job_actions,
     job_token,
     jobs,
+    legal_holds,
     pauses,
     provider_webhooks,
     quarantine,
@@ -60,10 +65,15 @@ _MODULES = (
     job_token,
     pauses,
     quarantine,
+    end_users,
+    appeals,
+    app_retention,
     events,
     audit,
+    legal_holds,
     reports,
     status,
+    accounts,
     health,
     webhook_endpoints,
     deliveries,
@@ -140,6 +150,7 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
         asyncio.create_task(context.callers.run(), name="vigil-callers"),
         asyncio.create_task(context.incident_reporter.run(), name="vigil-incidents"),
+        asyncio.create_task(context.key_uses.run(), name="vigil-key-uses"),
         asyncio.create_task(ModelsFileWatch(context.settings, context.catalogue).run(), name="vigil-models"),
     ]
     context.broadcaster.start()
@@ -153,6 +164,7 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await context.incident_reporter.report()
+        await context.key_uses.write()
         await context.background.stop()
         await context.broadcaster.stop()
         context.large_work.close()

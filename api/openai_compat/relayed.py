@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.earlier_items import find_earlier
-from api.jobs.submission import check_request, identifier
+from api.jobs.submission import check_request, identifier, require_end_user
 from api.openai_compat import openapi as docs
 from api.openai_compat.errors import OpenAIRoute
 from api.openai_compat.failures import code_of, status_of_error
@@ -77,10 +77,12 @@ async def _relay(request: Request, path: str, seconds: float) -> dict[str, Any]:
     """Return the provider's answer; raise a Problem for an error of it."""
     key, context = await authorize(request, "submit"), context_of(request)
     refuse_dry_run(request)
-    if context.settings.upstream == "chat":
+    if all(account.upstream == "chat" for account in context.accounts.for_app(key.app)):
         raise Problem(404, "not_supported_by_provider", _CHAT)
     sent = await _read(request, context, key.app)
     body, size = await with_deadline(request, _provider_body(request, context, key, sent))
+    if context.accounts.of(key.app, str(body.get("model")), context.catalogue).upstream == "chat":
+        raise Problem(404, "not_supported_by_provider", _CHAT)
     digesting = context.large_work.run
     secret = await with_deadline(request, context.secrets.get(DIGEST))
     digest = await digesting(key.app, size, kept_secrets.input_digest, secret, body, large=True)
@@ -140,6 +142,7 @@ async def _provider_body(request: Request, context: AppContext, key: ApiKey, sen
     job: Submit = parsed.job if has_input else parsed.job.model_copy(update={"input": []})
     earlier = await find_earlier(context, key.app, job)
     checked = await check_request(context, key.app, earlier.request)
+    require_end_user(key, checked)
     await _must_not_be_quarantined(context, key.app, checked)
     if earlier.continues:
         checked = earlier.whole(checked, context.jobs.new_id())[0]

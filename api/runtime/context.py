@@ -23,6 +23,7 @@ from api.runtime.job_changes import JobChanges
 from api.runtime.job_lists import JobLists
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
+from api.runtime.key_use_log import KeyUseLog
 from api.runtime.lab_runs import LabRuns
 from api.runtime.large_work import LargeWork
 from api.runtime.live_values import LiveValues
@@ -33,14 +34,13 @@ from api.runtime.shared_call import SharedCall
 from api.runtime.trail_check import TrailCheck
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
+from worker.provider_accounts import ProviderAccounts, provider_accounts
 from worker.settings import Settings
-from worker.store.admission.appeal_notes import AppealNotes
-from worker.store.admission.end_user_ledger import EndUserLedger
 from worker.store.admission.pauses import Pauses
-from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.trail import Trail
+from worker.store.audit.trail_search import TrailSearch
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
@@ -48,11 +48,18 @@ from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.console_access import ConsoleAccess
 from worker.store.conversations.documents import ConversationDocuments
+from worker.store.end_users.appeal_notes import AppealNotes
+from worker.store.end_users.appeals import Appeals
+from worker.store.end_users.end_user_ledger import EndUserLedger
+from worker.store.end_users.ledger_entries import quarantine_limits
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.key_uses import KeyUses
+from worker.store.lifecycle.retention_change import RetentionChange
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats.incidents import IncidentReporter
@@ -86,6 +93,7 @@ class AppContext:
     settings: Settings
     clock: Clock
     catalogue: Catalogue
+    accounts: ProviderAccounts
     jobs: Jobs
     job_access: JobAccess
     conversations: Conversations
@@ -96,8 +104,10 @@ class AppContext:
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
     key_cache: KeyCache
+    key_uses: KeyUseLog
     job_tokens: JobTokens
     trail: Trail
+    trail_search: TrailSearch
     quarantine: Quarantine
     pauses: Pauses
     endpoints: Endpoints
@@ -118,7 +128,9 @@ class AppContext:
     content_reads: ContentReads
     audit_access: AuditAccess
     trail_check: TrailCheck
+    retention: RetentionChange
     ledger: EndUserLedger
+    appeals: Appeals
     loss_report: LossReport
     appeal_notes: AppealNotes
     delivery_log: DeliveryLog
@@ -132,15 +144,14 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     given_secrets = {}
     if settings.identifier_secret is not None:
         given_secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
-    limits = QuarantineLimits(
-        settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
-    )
-    catalogue = settings.catalogue()
+    limits = quarantine_limits(settings)
+    catalogue, accounts = settings.catalogue(), provider_accounts(settings)
     resolver = SystemResolver()
-    secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
+    key_uses = KeyUseLog(KeyUses(redis), clock)
+    secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock, key_uses)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
-    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings)
+    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings, key_cache)
     notices = SafetyNotices(redis, settings.audit_ttl)
     request_limits = RequestLimits(settings)
     places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
@@ -151,6 +162,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         settings=settings,
         clock=clock,
         catalogue=catalogue,
+        accounts=accounts,
         jobs=jobs,
         job_access=JobAccess(redis, jobs, clock, conversations),
         conversations=conversations,
@@ -161,14 +173,16 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
         secrets=secrets,
         key_cache=key_cache,
+        key_uses=key_uses,
         job_tokens=JobTokens(secrets, key_cache, clock),
         trail=trail,
+        trail_search=TrailSearch(redis, clock),
         quarantine=Quarantine(redis, clock),
         pauses=Pauses(redis, clock),
         endpoints=Endpoints(redis, clock),
         outbox=outbox,
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, notices, places),
+        deployment=DeploymentState(redis, clock, catalogue, accounts, notices, places),
         broadcaster=broadcaster,
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
@@ -183,9 +197,11 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         content_reads=ContentReads(redis, clock),
         audit_access=AuditAccess(redis, clock, settings, background),
         trail_check=TrailCheck(redis, clock, settings, background),
-        ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds),
+        retention=RetentionChange(redis, clock, settings),
+        ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds, settings.quarantine_blocks),
         loss_report=LossReport(redis),
-        appeal_notes=AppealNotes(redis, clock),
+        appeals=Appeals(redis, clock),
+        appeal_notes=AppealNotes(redis),
         delivery_log=DeliveryLog(redis, clock, outbox),
         lab_runs=LabRuns(trail, clock, catalogue, background),
         console=ConsoleState(

@@ -16,13 +16,15 @@ from in_process import until
 from playwright.async_api import Browser, expect
 
 from worker.clock import Clock
-from worker.store.audit.legal_holds import LegalHolds
+from worker.store.audit.acts import Actor
+from worker.store.jobs.commit_commands import RetentionTimes
+from worker.store.lifecycle.legal_holds import LegalHolds
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 CANARY = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 _OTHER_LOOKS = [("wide", "dark"), ("narrow", "light")] if SCREENSHOTS else []
 _TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-PAGES = ("webhooks", "end-users", "end-users?quarantined=1", "audit", "lab", "apps", "apps/acme")
+PAGES = ("webhooks", "end-users", "end-users?quarantined=1", "appeals", "audit", "lab", "apps", "apps/acme")
 
 
 @dataclass
@@ -89,7 +91,9 @@ async def seen(stack: BrowserStack) -> AsyncIterator[Seen]:
         seen.jobs[name] = await stack.submit(text, prompt, **given)
         stack.stage.hurry()
         await _ended(seen, seen.jobs[name])
-    await LegalHolds(stack.stage.redis, Clock(), 86_400).place(seen.jobs["blocked"], by=CANARY, why=CANARY)
+    await LegalHolds(stack.stage.redis, Clock(), RetentionTimes()).place(
+        seen.jobs["blocked"], actor=Actor(CANARY), why=CANARY
+    )
     await seen.api("POST", "/v1/quarantine", end_user=f"bob {CANARY}", reason=CANARY)
     try:
         yield seen
@@ -150,7 +154,7 @@ async def test_failed_messages_are_sent_again_from_the_page(seen: Seen) -> None:
         await _click(visitor, "Make active")
 
 
-async def test_an_end_user_is_quarantined_and_lifted_with_a_note(seen: Seen) -> None:
+async def test_an_end_user_is_quarantined_and_lifted_and_appeals(seen: Seen) -> None:
     async with seen.stack.visitor() as visitor:
         page = visitor.page
         await _logged_in(seen, visitor)
@@ -164,9 +168,17 @@ async def test_an_end_user_is_quarantined_and_lifted_with_a_note(seen: Seen) -> 
         await _click(visitor, "Quarantine")
         await page.get_by_label("Reason for lifting it").fill("Appeal 7.")
         await _click(visitor, "Lift")
-        await page.get_by_label("New note").fill(f"Called. {CANARY}")
-        await _click(visitor, "Keep the note")
+        await page.get_by_label("New appeal").fill(f"Called. {CANARY}")
+        await _click(visitor, "Open an appeal")
         await expect(page.get_by_text("Called. <img")).to_be_visible()
+        assert await visitor.audit_accessibility() == []
+        assert await page.evaluate(_TOO_WIDE) <= 0
+        await page.get_by_label("The provider's case").fill("C-1042")
+        await _click(visitor, "It was sent")
+        await page.get_by_label("Answer").fill("We agree.")
+        await _click(visitor, "Keep the answer")
+        await page.get_by_label("Ids of jobs").fill(seen.jobs["checked"])
+        await page.get_by_role("button", name="Link", exact=True).click()
         await page.get_by_role("link", name=seen.jobs["checked"]).first.click()
         await expect(page.get_by_role("heading", level=1)).to_contain_text("completed")
 

@@ -23,6 +23,7 @@ from worker.clock import Clock, to_ms
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.apps import Apps
+from worker.store.audit.acts import Actor
 from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.trail import Trail
 from worker.store.jobs.repository import Jobs
@@ -110,6 +111,12 @@ async def test_holds_are_placed_listed_and_released_with_reasons(console, sealed
         done = await visitor.act("/console/audit/holds/release", job=name, reason="Over.")
         assert done.headers["location"].endswith("hold_released")
     assert await redis.smembers(keys.LEGAL_HOLDS) == set()
+    await visitor.act("/console/audit/holds/place", end_user="user-17", job="", reason="Case 10")
+    (held,) = await redis.smembers(keys.LEGAL_HOLDS)
+    person = held.decode().removeprefix("end_user:shop:")
+    assert person in (await visitor.get("/console/audit")).text
+    await visitor.act("/console/audit/holds/release", end_user=person, reason="Over.")
+    assert await redis.smembers(keys.LEGAL_HOLDS) == set()
     notes = [json.loads(row.record) for row in await Trail(redis, Clock()).of_chain(job_id)]
     assert [note["data"]["reason"] for note in notes if note["type"] == "audit.release"] == ["Over."]
 
@@ -164,7 +171,7 @@ async def test_an_export_that_its_client_does_not_read_keeps_no_other_app_waitin
 
 async def test_who_read_what_is_listed(console, sealed, redis):
     key, _, _ = await Apps(redis, Clock()).create_key(APP, ("content",))
-    await ContentReads(redis, Clock()).record(APP, sealed.ids[0], "output", by=key.id, session="ab12")
+    await ContentReads(redis, Clock()).record(APP, sealed.ids[0], "output", Actor(key.id), "ab12")
     text = (await (await console.logged_in(APP)).get("/console/audit")).text
     assert key.id in text
     assert "ab12" in text

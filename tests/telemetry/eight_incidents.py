@@ -71,7 +71,8 @@ class Scene:
 
     async def submit(self, text: str, count: int, **policy: Any) -> list[str]:
         one = lambda n: self.stage.submit(f"{text} {SECRET} {n}", policy=policy)  # noqa: E731
-        return [job_id for at in range(0, count, 500) for job_id in await _all(one, range(at, min(count, at + 500)))]
+        parts = [range(at, min(count, at + 16)) for at in range(0, count, 16)]  # no more at a time: they share a pool
+        return [job_id for part in parts for job_id in await _all(one, part)]
 
     async def run(self, text: str, count: int, **policy: Any) -> None:
         for job_id in await self.submit(text, count, **policy):

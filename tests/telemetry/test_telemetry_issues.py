@@ -87,7 +87,7 @@ async def test_a_bug_in_a_run_is_one_event_without_content(stage: Stage, ingest:
         except ValueError as error:
             raise RuntimeError(f"could not read {prompt}") from error
 
-    worker.components.context.access.observe = broken  # type: ignore[method-assign]
+    worker.components.accounts.all[0].access.observe = broken  # type: ignore[method-assign]
     job_id = await stage.submit(f"[[sim: normal]] {SECRET}")
     assert (await stage.settled(job_id)).status.value == "failed"
     await idle(worker)
@@ -114,7 +114,7 @@ async def test_lost_access_is_one_event_per_model(stage: Stage, ingest: Ingest) 
         assert (await stage.settled(job_id)).status.value == "failed"
 
     async def skipped() -> bool:
-        return all("gpt-5.6-sol" in worker.components.context.access.denied for worker in workers)
+        return all("gpt-5.6-sol" in worker.components.accounts.all[0].access.denied for worker in workers)
 
     await until("all workers to know", skipped)
     (event,) = arrived(ingest)

@@ -13,6 +13,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.frozen import Stored
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import (
@@ -36,9 +37,11 @@ DecidedBy = Literal["policy", "app", "provider"]
 BlockScope = Literal["request", "end_user"]
 _WAIT_REASONS = frozenset(ScheduledReason)
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """The highest schema number of a record that this release can act on. A release writes into each record the lowest
 number that its reader needs: 1, unless the record says something that must not be ignored."""
+ACCOUNT_SCHEMA: Final = 2
+"""Of a record with an attempt that goes through another account than the default one, which has its response."""
 NEWER_SCHEMA: Final = "newer_schema"
 """The type of the validation error of a record with a higher schema number."""
 
@@ -179,6 +182,7 @@ class Attempt(Stored):
     started_at: datetime
     because: DisclosureReason | None = None  # why another model than the requested one was called
     proxied: bool = False  # an egress proxy is configured
+    account: str = Field(default=DEFAULT_ACCOUNT, exclude_if=lambda value: value == DEFAULT_ACCOUNT)  # that is called
     terms: CallTerms | None = Field(default=None, exclude_if=lambda value: value is None)
     # from here on: set when the provider answers (job.attempt.updated), while the stream runs
     request_id: str | None = None
@@ -216,6 +220,7 @@ class Hold(Stored):
     since: datetime
     by: str | None = None  # the key that paused it; None for a circuit
     provider: ProviderError | None = Field(default=None, exclude_if=lambda value: value is None)  # what it said
+    account: str | None = Field(default=None, exclude_if=lambda value: value is None)  # not the default one
 
 
 class Offer(Stored):

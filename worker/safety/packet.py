@@ -12,14 +12,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.record import Attempt, Check, Job, ProviderError
 from worker.jobs.states import Evidence, Outcome
 from worker.jobs.timestamps import iso_utc
 from worker.jobs.view_schema import MessageCut
+from worker.safety.appeals import Appeal
 from worker.safety.codes import normalize_code
 from worker.safety.notices import SafetyNotice
 from worker.safety.packet_advice import NO_EMAIL, NO_WORKSPACE, AccountFacts, packet_advice
 from worker.safety.packet_schema import (
+    PacketAppealView,
     PacketCheckView,
     PacketErrorView,
     PacketRequestView,
@@ -67,6 +70,7 @@ def build_packet(
     description: Redacted | None,
     now: datetime,
     account: AccountFacts,
+    appeals: Sequence[Appeal] = (),
 ) -> SupportPacketView:
     """Return the packet with its `text`; `messages`: the provider's messages by attempt number."""
     chosen = _relevant_attempts(job)
@@ -87,6 +91,7 @@ def build_packet(
             }
             for n in notices
         ],
+        "appeals": [_appeal(one) for one in appeals],
         "description": description.text if description else None,
         "redactions": [{"detector": found.detector, "count": found.times} for found in description.found]
         if description
@@ -95,6 +100,23 @@ def build_packet(
         "text": "",
     }
     return {**body, "text": _text(body, job, account)}
+
+
+def _appeal(appeal: Appeal) -> PacketAppealView:
+    return {
+        "id": appeal.id,
+        "state": appeal.state,
+        "outcome": appeal.outcome,
+        "provider_case": _name(appeal.provider_case),
+        "opened_at": iso_utc(appeal.opened_at, "milliseconds"),
+        "sent_at": _time(appeal.sent_at),
+        "answered_at": _time(appeal.answered_at),
+        "closed_at": _time(appeal.closed_at),
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return iso_utc(at, "milliseconds") if at is not None else None
 
 
 def relevance(job: Job, attempt: Attempt) -> Relevance:
@@ -136,7 +158,7 @@ def _request(job: Job, attempt: Attempt, message: ShownMessage, account: Account
         "model_line": f"{model or _UNKNOWN}{other}",
         "organization": _name(attempt.organization) or _UNKNOWN,
         "project": _name(attempt.project),
-        "organization_line": _organization(account, _name(attempt.organization)),
+        "organization_line": _organization(account, _name(attempt.organization), attempt.account),
         "account": key,
         "account_email": account.email,
         "account_line": f"{account.email or NO_EMAIL}; {key}",
@@ -165,14 +187,15 @@ def _surface(account: AccountFacts, api: str) -> str:
     return f"Codex, by requests that Vigil sent ({api})" if account.surface == "codex" else api
 
 
-def _organization(account: AccountFacts, answered: str | None) -> str:
-    """Return the id that the surface asks for, and where it is from."""
+def _organization(account: AccountFacts, answered: str | None, called: str) -> str:
+    """Return the id that the surface asks for, and where it is from; `called`: the name of the account."""
+    stated, where = account.stated(called)
     if account.surface == "codex":
         workspace = account.workspace or NO_WORKSPACE
-        return f"{workspace}; API organization of the key: {answered or account.organization or _UNKNOWN}"
-    if answered is not None or account.organization is None:
+        return f"{workspace}; API organization of the key: {answered or stated or _UNKNOWN}"
+    if answered is not None or stated is None:
         return answered or f"{_UNKNOWN} (the provider's answer did not name the API organization)"
-    return f"{account.organization} (as OPENAI_ORG_ID is set; the provider's answer did not name one)"
+    return f"{stated} (as {where}; the provider's answer did not name one)"
 
 
 def _exact_message(job: Job, attempt: Attempt, checks: Sequence[Check], message: ShownMessage) -> str:
@@ -239,6 +262,11 @@ def _text(body: SupportPacketView, job: Job, account: AccountFacts) -> str:
     for notice in body["notices"]:
         name = f", {notice['subject']}" if notice["subject"] else ""
         lines.append(_line("Notice", f"{notice['type']}{name}, {notice['at']}"))
+    for appeal in body["appeals"]:
+        case = f", case {appeal['provider_case']}" if appeal["provider_case"] else ""
+        ended = f", {appeal['outcome']}" if appeal["outcome"] else ""
+        sent = f", sent {appeal['sent_at']}" if appeal["sent_at"] else ""
+        lines.append(_line("Appeal", f"{appeal['id']}{case}, {appeal['state']}{ended}{sent}"))
     for other in others:
         lines += ["", f"Also attempt {other['attempt']} ({other['why']}):", *_fields(other)]
     if body["advice"]:
@@ -257,11 +285,12 @@ def _line(label: str, value: str) -> str:
 def _fields_without_request(job: Job, account: AccountFacts) -> dict[str, str]:
     """Return the fields of a job that was never sent to the provider."""
     error_text = f"no request was sent ({job.error.code})" if job.error is not None else "no request was sent yet"
+    called = job.hold.account if job.hold is not None and job.hold.account is not None else DEFAULT_ACCOUNT
     return {
         **dict.fromkeys((name for _, name in _LABELS), _UNKNOWN),
         "surface": _surface(account, "API"),
         "model_line": _name(job.requested_model) or _UNKNOWN,
-        "organization_line": _organization(account, None),
+        "organization_line": _organization(account, None, called),
         "account_line": account.email or NO_EMAIL,
         "vpn_or_proxy": "not known to Vigil, because no request was sent",
         "exact_message": error_text,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Final
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
+
 JOB: Final = "vigil:job:"
 TRAIL: Final = "vigil:trail:"
 TEXT: Final = "vigil:text:"
@@ -21,6 +23,8 @@ ERASURE_DUE: Final = "vigil:forget"
 AUDIT: Final = "vigil:audit"
 NOTE_COUNT: Final = "vigil:acts"
 RETENTION_SEAL: Final = "vigil:retained"
+RETENTION_TIMES: Final = "vigil:keeptimes"
+RETENTION_AGAIN: Final = "vigil:retainagain"
 LEGAL_HOLDS: Final = "vigil:holds"
 LEGAL_HOLD_NOTES: Final = "vigil:holdnotes"
 SETTLED: Final = "vigil:settled"
@@ -40,12 +44,17 @@ DELAYED: Final = "vigil:delayed:"
 MESSAGE: Final = "vigil:msg:"
 BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
+KEY_USES: Final = "vigil:keyused"
 PAUSES: Final = "vigil:pauses"
 HOLDING_SCOPES: Final = "vigil:paused"
 PAUSE: Final = "vigil:pause:"
 QUARANTINE: Final = "vigil:quarantine"
 CANCELLATION_DUE: Final = "vigil:clearing"
+QUARANTINE_ENDS: Final = "vigil:quarantineends"
+UNNOTED_QUARANTINES: Final = "vigil:unnoted"
 LIFTED: Final = "vigil:lifted"
+APPEAL: Final = "vigil:appeal:"
+APPEALS_OVER: Final = "vigil:appealsover"
 APPEALS: Final = "vigil:appeals:"
 CIRCUITS: Final = "vigil:circuits"
 ACCESS: Final = "vigil:access"
@@ -194,6 +203,11 @@ def access(scope: str) -> str:
     return f"{ACCESS}:{scope}"
 
 
+def account_scope(account: str) -> str:
+    """Return the key of the scope under which this account was probed last."""
+    return ACCESS if account == DEFAULT_ACCOUNT else f"vigil:accountscope:{account}"
+
+
 def endpoint_fit(scope: str) -> str:
     return "vigil:endpoint:" + scope
 
@@ -222,8 +236,8 @@ def notice(notice_id: str) -> str:
     return NOTICE + notice_id
 
 
-def tally(bucket: int) -> str:
-    return f"vigil:tally:{bucket}"
+def tally(bucket: int, account: str = DEFAULT_ACCOUNT) -> str:
+    return f"vigil:tally:{bucket}" + ("" if account == DEFAULT_ACCOUNT else f":{account}")
 
 
 def durations(day: int) -> str:
@@ -246,12 +260,13 @@ def end_user_losses(week: str, app: str, safety_identifier: str) -> str:
     return f"vigil:loss:{week}:{app}:{safety_identifier}"
 
 
-def checked_end_users(bucket: int, model: str) -> str:
-    return f"vigil:people:{bucket}:{model}"
+def checked_end_users(bucket: int, model: str, account: str = DEFAULT_ACCOUNT) -> str:
+    own = "" if account == DEFAULT_ACCOUNT else f"{account}|"  # no model's name begins so
+    return f"vigil:people:{bucket}:{own}{model}"
 
 
-def account_state(name: str) -> str:
-    return "vigil:standing:" + name
+def account_state(name: str, account: str = DEFAULT_ACCOUNT) -> str:
+    return "vigil:standing:" + ("" if account == DEFAULT_ACCOUNT else f"{account}|") + name
 
 
 def api_key(digest: str) -> str:
@@ -296,6 +311,19 @@ def undelivered_messages(app: str) -> str:
 
 def appeal_notes(app: str, safety_identifier: str) -> str:
     return f"{APPEALS}{app}:{safety_identifier}"
+
+
+def quarantine_log(safety_identifier: str) -> str:
+    return "vigil:quarantinelog:" + safety_identifier
+
+
+def appeal(app: str, appeal_id: str) -> str:
+    return f"{APPEAL}{app}:{appeal_id}"
+
+
+def appeal_index(app: str, kind: str = "", value: str = "") -> str:
+    """Return the index of all appeals of an app, or of those of an end user, a job, or a case of the provider."""
+    return f"vigil:appealidx:{app}:{kind}:{value}" if kind else f"vigil:appealidx:{app}"
 
 
 def flagged_end_users(app: str) -> str:

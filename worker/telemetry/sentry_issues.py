@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
+
 Level = Literal["error", "warning"]
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _SEPARATOR: Final = "|"
@@ -126,6 +128,7 @@ TAGS: Final = (
     "attempt",
     "request_id",
     "worker",
+    "account",
     "model",
     "status",
     "code",
@@ -167,8 +170,15 @@ def applies(name: str, fields: Mapping[str, object]) -> bool:
 
 
 def group_of(cause: str, fields: Mapping[str, object]) -> str:
-    """Return the group of an occurrence: cause and values of the fields `of`, from which title and fingerprint come."""
-    return _SEPARATOR.join((cause, *(_value(field, fields.get(field, "")) for field in CAUSES[cause].of)))
+    """Return the group of an occurrence: cause and values of the fields `of`, from which title and fingerprint come.
+
+    What belongs to another account than the default one has the account's name before the last value.
+    """
+    values = [_value(field, fields.get(field, "")) for field in CAUSES[cause].of]
+    account = str(fields.get("account") or DEFAULT_ACCOUNT)
+    if values and account != DEFAULT_ACCOUNT:
+        values[-1] = identifier_or_other(f"{account}:{values[-1]}")
+    return _SEPARATOR.join((cause, *values))
 
 
 def cause_of(group: str) -> str:

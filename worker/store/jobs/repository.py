@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -30,7 +30,6 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.admission.quarantine import QuarantineLimits, must_not_be_quarantined
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
@@ -39,6 +38,7 @@ from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
+from worker.store.end_users.ledger_entries import QuarantineLimits, must_not_be_quarantined
 from worker.store.envelope import OUTPUT
 from worker.store.errors import store_errors
 from worker.store.jobs import inputs
@@ -72,7 +72,8 @@ _MAX_BYTES_WHEN_FULL: Final = 64 * 1024  # of content that the change of a runni
 
 def retention_of(settings: Settings) -> RetentionTimes:
     """Return the retention times of the settings."""
-    return RetentionTimes(settings.result_ttl, settings.prompt_ttl, settings.unstored_ttl, settings.audit_ttl)
+    times = (settings.result_ttl, settings.prompt_ttl, settings.unstored_ttl, settings.audit_ttl)
+    return RetentionTimes(*times, audit_max=settings.audit_max_ttl)
 
 
 class Jobs:
@@ -104,12 +105,12 @@ class Jobs:
         """Return an upload for a job that is to be created; raises what `JobCreation.begin_upload` raises."""
         return await self._creation.begin_upload(app, mark, size)
 
-    async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
+    def submit(self, new: NewJob) -> Awaitable[tuple[StoredJob, bool]]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
 
         Durable when it returns. Raises what `JobCreation.submit` raises.
         """
-        return await self._creation.submit(new)
+        return self._creation.submit(new)
 
     def new_id(self) -> str:
         """Return the id of a job that may be created."""
@@ -123,14 +124,19 @@ class Jobs:
         return await self._creation.find_repeated(app, idempotency_key, fingerprint)
 
     async def claim(
-        self, worker: str, limit: int, lease_seconds: float, circuit: str = "", limits: AppLimits | None = None
+        self,
+        worker: str,
+        limit: int,
+        lease_seconds: float,
+        circuits: Sequence[str] = (),
+        limits: AppLimits | None = None,
     ) -> tuple[float, list[ClaimedJob]]:
         """Claim jobs for this worker; return the seconds until something falls due, or -1, and the jobs.
 
-        `circuit`: the scope of the provider's account; each job then says whether it must pass the circuit's gate.
+        `circuits`: the scopes of the provider's accounts; each job then says which of them are open.
         `limit`: the free slots of the worker. `limits`: how many of them an app may take; by default all.
         """
-        return await self._claims.claim(worker, limit, lease_seconds, circuit, limits or AppLimits())
+        return await self._claims.claim(worker, limit, lease_seconds, circuits, limits or AppLimits())
 
     async def renew(self, lease_seconds: float, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""

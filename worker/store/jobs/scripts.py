@@ -12,12 +12,12 @@ from worker.jobs.states import Status
 from worker.store import channels, keys
 from worker.store.admission import app_quota
 from worker.store.admission.app_quota import AppQuota
-from worker.store.admission.quarantine import end_quarantine
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import ALLOW_OOM, CONTENT_SIZE, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
+from worker.store.end_users.quarantine_ends import end_quarantine
 from worker.store.jobs.stored_job import AppLimits, Caller
 
 _ARQ_JOB: Final = "arq:job:"
@@ -28,6 +28,9 @@ ALIVE_MS: Final = 2000
 _LONGEST_WAIT_S: Final = 3600  # after it, a caller that has not gone is forgotten
 
 _QUARANTINE: Final = "admission/quarantine_of"
+_PREFIXES: Final = (keys.JOB, keys.job_input(""), keys.job_output(""))
+_NO_CALLER: Final = ("", "first", 0)
+_QUEUED, _SCHEDULED = Status.QUEUED.value, Status.SCHEDULED.value
 
 Verdict = Literal["OK", "DONE", "CONFLICT", "LOST", "QUARANTINED"]
 
@@ -56,13 +59,13 @@ class ClaimReply(NamedTuple):
 
 
 class ClaimReplies(NamedTuple):
-    """What a claim returned: the next due time in ms or -1, the server's time in ms, whether the circuit is open, the
+    """What a claim returned: the next due time in ms or -1, the server's time in ms, which circuits are open, the
     claimed jobs, and the records of the apps whose limits it read.
     """
 
     due: int
     now: int
-    is_open: bool
+    open_circuits: frozenset[str]
     jobs: list[ClaimReply]
     apps: dict[str, bytes]
 
@@ -139,16 +142,19 @@ class Scripts:
         """
         require_permissions(self._redis)
         job_key, rate = keys.job(job.id), meter.rate
-        args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
-        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
-        args += [size, app_quota.EVENTS_OF_A_LIFE, job.id]
-        args += [keys.JOB, keys.job_input(""), keys.job_output("")]
-        args += [caller.name, caller.turn] if caller else ["", "first"]
-        args += [_callers_kept_ms(caller), ALIVE_MS, *flatten(commands)]
-        names = [idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE]
-        names += [keys.index(job.app, "status", status) for status in (Status.QUEUED, Status.SCHEDULED)]
-        names += [keys.content_sizes(job.app), keys.content_expiry(job.app)]
-        names += [keys.callers(job.app, caller.digest) if caller else job_key, keys.API_PROCESSES]
+        args = [
+            *(remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""),
+            *(quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES),
+            *(size, app_quota.EVENTS_OF_A_LIFE, job.id, *_PREFIXES),
+            *((caller.name, caller.turn, _callers_kept_ms(caller)) if caller else _NO_CALLER),
+            *(ALIVE_MS, *flatten(commands)),
+        ]
+        names = [
+            *(idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE),
+            *(keys.index(job.app, "status", _QUEUED), keys.index(job.app, "status", _SCHEDULED)),
+            *(keys.content_sizes(job.app), keys.content_expiry(job.app)),
+            *(keys.callers(job.app, caller.digest) if caller else job_key, keys.API_PROCESSES),
+        ]
         verdict, *rest = await self._submit(keys=names, args=args)
         while verdict == b"ENDED" and await end_quarantine(self._redis, job.safety_identifier or ""):
             verdict, *rest = await self._submit(keys=names, args=args)
@@ -173,7 +179,7 @@ class Scripts:
         worker: str,
         limit: int,
         lease_ms: int,
-        circuit: str,
+        circuits: Sequence[str],
         limits: AppLimits,
         refused: Iterable[str] = (),
     ) -> ClaimReplies:
@@ -184,15 +190,16 @@ class Scripts:
         args += [keys.app_queue(""), keys.slots(""), keys.app(""), limits.running, keys.PAUSE]
         held = [part for pair in limits.held.items() for part in pair]
         args += [limits.share, len(limits.held), *held, *refused]
-        names = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
-        names += [keys.RING, keys.RING_POSITION, keys.PAUSES]
-        due, now, is_open, rows, apps = await self._claim(keys=names, args=args)
+        names = [keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.RING_POSITION, keys.PAUSES]
+        names += map(keys.circuit, circuits)
+        due, now, states, rows, apps = await self._claim(keys=names, args=args)
         claimed = [
             ClaimReply(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], r[6], _text(r[7]), r[8], r[9])
             for r in rows
         ]
         records = {_text(name): raw for name, raw in zip(apps[::2], apps[1::2], strict=True) if raw}
-        return ClaimReplies(int(due), int(now), bool(is_open), claimed, records)
+        open_circuits = frozenset(scope for scope, is_open in zip(circuits, states, strict=True) if is_open)
+        return ClaimReplies(int(due), int(now), open_circuits, claimed, records)
 
     async def renew(self, lease_ms: int, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""
@@ -214,8 +221,8 @@ class Scripts:
         return int(subscribers), [chunks[int(number) - 1].job_id for number in lost]
 
 
-def _callers_kept_ms(caller: Caller | None) -> int:
-    return int((_LONGEST_WAIT_S + caller.window_seconds) * 1000) if caller is not None else 0
+def _callers_kept_ms(caller: Caller) -> int:
+    return int((_LONGEST_WAIT_S + caller.window_seconds) * 1000)
 
 
 def _text(raw: bytes) -> str:

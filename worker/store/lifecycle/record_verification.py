@@ -1,7 +1,7 @@
 """Compare the records in Redis with the signed audit trail, and name each difference (`vigil audit verify --records`).
 
 Jobs are compared with their audit records; API keys, apps and webhook endpoints with the notes on them; pauses,
-quarantines by operators and legal holds with the notes of the acts that made them. It says what a MAC alone can't: that
+quarantines and legal holds with the notes of the acts that made them. It says what a MAC alone can't: that
 a record was removed, or set back to an older value.
 """
 
@@ -21,11 +21,13 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import keys
 from worker.store.admission.pauses import PREFIX, load_pause
-from worker.store.admission.quarantine import row_name
-from worker.store.apps import app_content, key_content, load_app, read_key
+from worker.store.app_records import app_content, load_app
+from worker.store.apps import key_content, read_key
+from worker.store.audit.hold_names import APP, end_user_hold
 from worker.store.audit.record_notes import Kind, RecordNote, RecordNotes, latest_notes, read_note
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import keyring_of
+from worker.store.end_users.quarantine_rows import load_row
 from worker.store.errors import store_errors
 from worker.store.lifecycle.faults import FaultList, explain
 from worker.store.lifecycle.job_verification import JobVerification
@@ -81,7 +83,7 @@ class RecordVerification:
             try:
                 rows = await self._trail.of_chain(chain)
                 async with store_errors("read the holds", keys.LEGAL_HOLDS):
-                    held = bool(await self._redis.sismember(keys.LEGAL_HOLDS, chain))
+                    held = {raw.decode(errors="replace") for raw in await self._redis.smembers(keys.LEGAL_HOLDS)}
             except RecordUnreadable as error:
                 faults.add_text(f"{error.key} {explain(error)}")
                 continue
@@ -90,9 +92,10 @@ class RecordVerification:
             bodies = [(row.id, body) for row in rows for body in compare.bodies_of([row])]
             for place, body in bodies:
                 self._note_act(place, body)
-            hold = compare.is_held(body for _, body in bodies)
-            if hold is not None and hold != held:
-                faults.add_text(f"{chain}: a legal hold on it was {'removed' if hold else 'never placed'}")
+            for person, hold in compare.holds_of(body for _, body in bodies).items():
+                held_as = chain if person is None else end_user_hold(chain.removeprefix(APP), person)
+                if hold != (held_as in held):
+                    faults.add_text(f"{held_as}: a legal hold on it was {'removed' if hold else 'never placed'}")
 
     def _note_act(self, place: str, body: dict[str, Any]) -> None:
         data = body.get("data")
@@ -100,7 +103,10 @@ class RecordVerification:
             case (("pause" | "resume" as act), {"scope": str(scope)}):
                 scope = scope if scope.startswith(PREFIX) else PREFIX + scope.removesuffix(":")
                 key = ("pause", scope)
-            case (("quarantine.added" | "quarantine.lifted" as act), {"safety_identifier": str(person)}):
+            case (
+                ("quarantine.added" | "quarantine.lifted" | "quarantine.ended" as act),
+                {"safety_identifier": str(person)},
+            ):
                 key = ("quarantine", person)
             case _:
                 return
@@ -221,15 +227,20 @@ class RecordVerification:
         async with store_errors("list the quarantine", keys.QUARANTINE):
             rows = await self._redis.hgetall(keys.QUARANTINE)
         found = {name.decode(errors="replace"): raw for name, raw in rows.items()}
+        ends: dict[str, int] = {}
         for person, raw in found.items():
             try:
-                self._keyring.macs.detach(keys.QUARANTINE, row_name(person), raw)
+                ends[person] = load_row(self._keyring.macs, person, raw).until_ms
             except RecordUnreadable as error:
                 faults.add_text(f"quarantine of {person} {explain(error)}: it stays in force until it is lifted")
+            except (ValueError, LookupError, TypeError):
+                faults.add_text(f"quarantine of {person} can't be read: it stays in force until it is lifted")
         for (kind, person), (place, act) in self._acts.items():
             added = kind == "quarantine" and act["act"] == "quarantine.added"
             if added and "until" in act and person not in found and not self._over(act, now):
                 faults.add_text(f"quarantine of {person} was removed", place)
+            elif added and "until" in act and act["until"] is None and ends.get(person, 0):
+                faults.add_text(f"quarantine of {person} ends, although it is to last until it is lifted", place)
         return len(found)
 
     def _over(self, act: dict[str, Any], now: int) -> bool:
