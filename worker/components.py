@@ -16,6 +16,7 @@ from worker.safety.watch_limits import WatchLimits
 from worker.settings import Settings
 from worker.store.admission.circuit_breaker import CircuitBreaker, scope_of
 from worker.store.admission.model_access import ModelAccessStore
+from worker.store.admission.pacing import PaceRules
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.audit.trail import Trail
 from worker.store.connection.replay_check import replay_check
@@ -68,6 +69,7 @@ class WorkerComponents:
             ModelAccessStore(redis, scope),
             settings.catalogue(),
         )
+        pace = PaceRules(catalogue, settings.pacing, settings.end_user_max_running, settings.widened_rpm)
         self.provider = Provider(
             key,
             settings.openai_base_url,
@@ -92,6 +94,7 @@ class WorkerComponents:
             leases=leases,
             flusher=OutputFlusher(chunks, leases.mark_lost),
             durations=DurationCache(redis, store_clock),
+            pace=pace,
         )
         self.claimer = Claimer(
             redis,
@@ -101,6 +104,7 @@ class WorkerComponents:
             max_jobs=settings.max_jobs,
             lease=settings.lease_seconds,
             circuit=scope,
+            pace=pace,
             app_limit=settings.app_max_running,
             app_share=settings.app_slot_share,
         )
@@ -121,7 +125,7 @@ class WorkerComponents:
         quarantine = _quarantine_by_provider(Quarantine(redis, store_clock))
         self.notice_processor = NoticeProcessor(redis, notices, self.provider, store_clock, quarantine)
         self.models_watch = ModelsFileWatch(settings, catalogue)
-        self.account_monitor = AccountMonitor(redis, catalogue, notices, store_clock)
+        self.account_monitor = AccountMonitor(redis, catalogue, notices, store_clock, pace.set_widened)
         self.audit_sealer = AuditSealer(redis, store_clock, settings)
         self.store_watch = StoreWatch(redis, store_clock, "worker", replay_check(redis, settings), worker=worker_id)
         self.dispatcher = Dispatcher(redis, store_clock, settings, worker_id)

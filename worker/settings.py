@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     max_jobs: Annotated[int, Field(ge=1, le=20_000)] = 200
     app_max_running: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     app_slot_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    pacing: Literal["headers", "limits", "off"] = "headers"
+    end_user_max_running: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    widened_rpm: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     quarantine_blocks: Annotated[int, Field(ge=0, le=1000)] = 3
     quarantine_window_seconds: Annotated[int, Field(ge=60, le=90 * 86_400)] = 86_400
     quarantine_limited_seconds: Annotated[int, Field(ge=0, le=90 * 86_400)] = 86_400

@@ -91,6 +91,16 @@ async def speed(request: web.Request) -> web.StreamResponse:
     return web.json_response({"speed": request.app[WORLD].pace.speed})
 
 
+async def rates(request: web.Request) -> web.StreamResponse:
+    """POST /sim/rates {rpm, tpm}: from now on so many calls and tokens a minute for each key, project and model."""
+    body = await _json(request)
+    wanted = [body.get(name, 0) for name in ("rpm", "tpm")] if isinstance(body, dict) else [None]
+    if not all(type(number) is int and number >= 0 for number in wanted):
+        return problem(400, "The body must be an object with `rpm` and `tpm`, whole numbers from 0.")
+    request.app[WORLD].rates.change(*wanted)
+    return web.json_response({"rpm": wanted[0], "tpm": wanted[1]})
+
+
 async def healthz(_request: web.Request) -> web.StreamResponse:
     """GET /sim/healthz."""
     return web.json_response({"ok": True})

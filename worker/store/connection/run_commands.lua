@@ -8,6 +8,9 @@
 --   TERMS rows prefix id score term…        adds the job to the index of each term, `<prefix><term>`, and the terms to its row
 --   FORGET rows prefix id kind              removes it from the indexes of those of its terms that begin so, and these from its
 --                                          row
+--   METER key limits limit what…           feed_meter(…) of pace.lua
+--   LEAVE job places_prefix limits id       gives back the places at limits that the job holds; what waits there is looked
+--                                          at now
 -- or be one of its own, also after IF:
 --   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
 --                                          added last under this clock, but by `most` higher at most: who adds many
@@ -39,7 +42,16 @@ local function forget_terms(rows, prefix, id, kind)
   end
   if #kept > 0 then call('HSET', rows, id, table.concat(kept, ' ')) else call('HDEL', rows, id) end
 end
-local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms}
+local function leave(job, places_prefix, limits, id)
+  local places = call('HGET', job, 'places')
+  if not places then return end
+  for limit in string.gmatch(places, '%Z+') do
+    call('SREM', places_prefix .. limit, id)
+    call('ZADD', limits, 'XX', 0, limit)
+  end
+  call('HDEL', job, 'places')
+end
+local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, METER = feed_meter, LEAVE = leave}
 local function run_command(first, last)
   if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))

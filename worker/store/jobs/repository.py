@@ -146,11 +146,13 @@ class Jobs:
         token: str = "",
         writes: Callable[[Job], Sequence[Command]] | None = None,
         output: OutputChange | None = None,
+        beside: Sequence[Command] = (),
     ) -> Job:
         """Commit the events that `decide` drafts for the job as it is now; return the record after them.
 
         `decide` is called again when another process committed first; [] means that nothing is to be done. `writes`
-        returns further commands of the same commit, `output` changes the model's output in it.
+        returns further commands of the same commit, `output` changes the model's output in it, `beside` are commands that
+        change nothing of the job.
         Raises LeaseLost (a token was given and is no longer the job's), AlreadySettled, IllegalEvent, Refused (no such
         job), EndUserShut (a call to the model was to begin for a quarantined end user), ContentTooLarge (they hold
         more than Redis accepts), StoreUnavailable. After the last the holder of a lease may repeat the call: nothing is
@@ -174,7 +176,7 @@ class Jobs:
                 await capacity.must_fit(self._redis, size)
                 audited = _audited_output(job_id, output, commands)
                 more, head = self.changes.commands(current, after, trail, before, audited)
-                commands = [*commands, *more, *measure_commands(after, since=current, writes=commands)]
+                commands = [*commands, *more, *measure_commands(after, since=current, writes=commands), *beside]
                 commit_id = self._commit_id(current, token, drafts)
                 end_user = must_not_be_quarantined(after, trail)
                 # a full Redis accepts no new work; a running job may go on and end, which frees more than it takes

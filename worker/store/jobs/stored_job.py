@@ -11,6 +11,7 @@ from worker.jobs.record import Job
 from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, mark_unreadable
 from worker.store import keys
 from worker.store.admission.app_quota import AppQuota
+from worker.store.admission.pacing import Charge
 from worker.store.admission.pauses import Pause
 from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.commands import Command
@@ -69,6 +70,7 @@ class ClaimedJob:
     generation: int
     crashed: bool  # its last holder died without releasing it
     pause: Pause | None = None  # what stops it from starting
+    charge: Charge | None = None  # what its next call was counted as
     gated: bool = False  # a circuit was open when it was claimed: check the gate before calling
     input: dict[str, Any] | None = field(default=None, repr=False)  # None when it is large: it is read on its own
     unreadable: Literal["", "locked", "damaged"] = ""  # its master key is not here (yet), or its content is damaged
@@ -80,12 +82,14 @@ class AppLimits:
 
     `running`: how many jobs an app may run at once if its record says nothing; 0 = any number. `share`: of the slots of
     the worker that it holds and those that are free, an app takes no more than this share, 1 = all; the last free one
-    goes to any app that holds none. `held`: how many slots of the worker each app holds.
+    goes to any app that holds none. `held`: how many slots of the worker each app holds. `rules`: what else keeps jobs
+    from starting (`PaceRules.text`).
     """
 
     running: int = 0
     share: float = 1.0
     held: Mapping[str, int] = field(default_factory=dict)
+    rules: str = ""
 
 
 @dataclass(frozen=True, slots=True)

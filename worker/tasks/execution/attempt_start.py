@@ -18,9 +18,11 @@ from worker.jobs.states import Outcome, Purpose, ScheduledReason
 from worker.safety import event_mapping, messages, retry
 from worker.safety.cost_cap import left_of_cap, plan_call
 from worker.store.admission.circuit_breaker import CallPermission
+from worker.store.admission.pacing import model_of_next_call
 from worker.store.admission.pauses import Pause
 from worker.store.jobs.stored_job import ClaimedJob
 from worker.tasks.execution.active_attempts import ActiveAttempts
+from worker.tasks.execution.call_pacing import CallPacing
 from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.run_recorder import RunRecorder
 from worker.tasks.execution.settlement import settle
@@ -36,6 +38,7 @@ class AttemptStarter:
     ) -> None:
         self._context, self._recorder, self._attempts = context, recorder, attempts
         self._gated, self._pause = claimed.gated, claimed.pause
+        self.pacing = CallPacing(context.pace, claimed.charge)
         self.trial = False
 
     async def start_next(self, drafts: list[EventDraft], *, after_lost: bool = False) -> None:
@@ -48,8 +51,8 @@ class AttemptStarter:
         if self._pause is not None:
             await recorder.commit([*_without_start(drafts), hold_for_pause(self._pause)])
             return
-        tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
-        model = tried[-1].model if tried else job.requested_model
+        tried = any(a.purpose not in (Purpose.RACE, Purpose.DRAFT) for a in job.attempts)
+        model = model_of_next_call(job)
         denial = context.access.skipped(model)
         substitute = await self._substitute() if denial else None
         if denial and substitute is None:
@@ -107,6 +110,7 @@ class AttemptStarter:
             proxied=context.provider.proxy is not None,
             terms=plan.terms,
         )
+        recorder.tell(self.pacing.begin(number, model, attempts.shape))
         go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         recording = asyncio.ensure_future(recorder.commit([*drafts, (intent, number)]))
         try:

@@ -131,6 +131,8 @@ class JobRun:
             if isinstance(signal, sg.AttemptEnded):
                 await self._attempt_ended(number, signal.verdict, drafts)
                 return []
+            if isinstance(signal, sg.ResponseKnown) and signal.rate_limits is not None:
+                self._recorder.tell(self._starter.pacing.answered(number, signal.rate_limits))
             self._delay.observe(number, signal)
             drafts += self._attempts.drafts_of(number, signal)
         return drafts
@@ -201,6 +203,7 @@ class JobRun:
             *drafts,
             (event_mapping.attempt_finished(context.catalogue, job.attempt(number), verdict, now), number),
         ]
+        recorder.tell(self._starter.pacing.ended(number, verdict))
         context.access.observe(job.attempt(number).model, verdict)
         await self._update_circuit(verdict.failure)
         output = await recorder.add_provider_message(number, await self._attempts.provider_message(job, reader))

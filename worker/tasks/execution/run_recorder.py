@@ -17,6 +17,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
 from worker.safety import event_mapping
 from worker.safety.provider_message import ProviderMessage
+from worker.store.commands import Command
 from worker.store.connection.capacity import ALWAYS_TAKEN
 from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.tasks.execution.context import RunContext
@@ -43,7 +44,12 @@ class RunRecorder:
         self._context, self._token = context, claimed.token
         self.job = claimed.job
         self.done = False
+        self._beside: list[Command] = []
         self._content: dict[str, Any] | None = None
+
+    def tell(self, commands: Sequence[Command]) -> None:
+        """Send these commands with the next commit; they change nothing of the job."""
+        self._beside += commands
 
     async def commit(self, drafts: Sequence[EventDraft], output: OutputChange | None = None) -> None:
         """Record the facts and what follows from them, in one commit; retry while Redis is unavailable.
@@ -54,10 +60,11 @@ class RunRecorder:
         """
         if not drafts:
             return
+        beside, self._beside = self._beside, []
         retry_wait, lost, left_out = RetryWait(self._context.clock), 0, False
         while True:
             try:
-                self.job = await self._change(drafts, output)
+                self.job = await self._change(drafts, output, beside)
                 break
             except ContentTooLarge as error:
                 fault: ContentTooLarge | StoreUnavailable = error
@@ -76,13 +83,16 @@ class RunRecorder:
                 raise fault
         self.done = self.job.status not in UNDER_WAY
 
-    async def _change(self, drafts: Sequence[EventDraft], output: OutputChange | None) -> Job:
+    async def _change(
+        self, drafts: Sequence[EventDraft], output: OutputChange | None, beside: Sequence[Command]
+    ) -> Job:
         return await self._context.jobs.change(
             self.job.id,
             lambda job: event_mapping.with_consequences(job, drafts),
             job=self.job,
             token=self._token,
             output=output,
+            beside=beside,
         )
 
     async def _only_large_writes_fail(self, output: OutputChange | None) -> bool:

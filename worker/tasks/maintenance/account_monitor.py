@@ -5,6 +5,7 @@ How a state is found is `store/provider/account_state.py`'s and `safety`'s.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Final
 
 from arq.connections import ArqRedis
@@ -23,8 +24,17 @@ _ACCOUNT: Final = "account"
 class AccountMonitor:
     """Checks twice a minute, until cancelled; of several workers the first that sees a change reports it."""
 
-    def __init__(self, redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, clock: Clock) -> None:
+    def __init__(
+        self,
+        redis: ArqRedis,
+        catalogue: Catalogue,
+        notices: SafetyNotices,
+        clock: Clock,
+        set_widened: Callable[[Collection[str]], None],
+    ) -> None:
+        """`set_widened` is told the families of which most requests are checked."""
         self._redis, self._catalogue, self._notices, self._clock = redis, catalogue, notices, clock
+        self._set_widened = set_widened
 
     async def run(self) -> None:
         """Check through every loss of Redis."""
@@ -33,6 +43,7 @@ class AccountMonitor:
     async def report_changes(self) -> None:
         """Report every change since a worker last checked."""
         now = await read_account_state(self._redis, self._catalogue, self._notices, self._clock.now())
+        self._set_widened([name for name, (_, one) in now.families.items() if one.state == "widened"])
         states: dict[str, str] = {name: one.state for name, (_, one) in now.families.items()}
         for name, state in (await record_changes(self._redis, {**states, _ACCOUNT: now.verdict.state})).items():
             because = ",".join(now.verdict.because) or "over"

@@ -1,0 +1,155 @@
+"""Pace the calls to the provider, and limit jobs at once: the rules that a claim gets, and what commits tell the meters.
+
+A meter counts the calls to one model of one account; all workers share it. The claim script asks it before a job starts
+and charges it (`jobs/limits.lua`), and the commits of a run feed it with what the provider answered (`pace.lua`). So
+pacing costs no round trip of its own. ops/design/pacing.md says how.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from worker.jobs.catalogue import Catalogue
+from worker.jobs.model import Model
+from worker.jobs.record import Job
+from worker.jobs.states import Purpose
+from worker.safety.provider_limits import ProviderLimits
+from worker.store import keys
+from worker.store.commands import Command, CommandArg
+
+DEFAULT_ACCOUNT: Final = "default"
+Mode = Literal["headers", "limits", "off"]
+"""What paces calls: the provider's headers and the configured limits, these alone, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The tokens that a call was charged, by estimate."""
+
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Return all of them."""
+        return self.input_tokens + self.output_tokens
+
+
+def read_charge(reply: bytes) -> Charge | None:
+    """Return the charge in a reply of the claim, or None if the job's call was not counted."""
+    return Charge(*map(int, reply.split())) if reply else None
+
+
+def model_of_next_call(job: Job) -> str:
+    """Return the model that the job's next attempt calls: the one that was tried last, not beside another."""
+    tried = [a.model for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
+    return tried[-1] if tried else job.requested_model
+
+
+def next_call(job: Job, account: str = DEFAULT_ACCOUNT) -> str:
+    """Return what the claim reads of the job's next call: account, model and end user; "" if it makes none.
+
+    A job with an attempt under way upstream reads that on, so nothing may keep it.
+    """
+    if job.open_attempts:
+        return ""
+    return "\0".join((account, model_of_next_call(job), job.safety_identifier or ""))
+
+
+class PaceRules:
+    """The limits by the settings and models.toml, as the claim script reads them."""
+
+    def __init__(self, catalogue: Catalogue, mode: Mode = "headers", end_user_max: int = 0, widened_rpm: int = 0) -> None:
+        """`end_user_max`: jobs of one end user at once, 0 = any number. `widened_rpm`: calls a minute to a family of
+        models while the provider checks most of its requests; 0 = that changes nothing.
+        """
+        self._catalogue, self.mode = catalogue, mode
+        self._end_user_max, self._widened_rpm = end_user_max, widened_rpm
+        self._widened: frozenset[str] = frozenset()
+        self._text = ""
+        self._made_of: tuple[Any, frozenset[str]] = (None, self._widened)
+
+    def set_widened(self, families: Collection[str]) -> None:
+        """Slow the calls to these families, and to no others."""
+        self._widened = frozenset(families) if self._widened_rpm else frozenset()
+
+    def meter(self, model: str, account: str = DEFAULT_ACCOUNT) -> Meter:
+        """Return the meter of a model, whichever of its names this is."""
+        found = self._catalogue.find(model)
+        return Meter(model if found is None else found.id, account)
+
+    @property
+    def text(self) -> str:
+        """Return the rules as JSON."""
+        made_of: Any = (self._catalogue.models, self._widened)
+        if made_of[0] is not self._made_of[0] or made_of[1] != self._made_of[1]:
+            rules = {"pace": self.mode != "off", "headers": self.mode == "headers", "end_user": self._end_user_max}
+            self._text = json.dumps(rules | {"models": self._rows()}, separators=(",", ":"))
+            self._made_of = made_of
+        return self._text
+
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        """Return the rule of each model that has one, by all of its names."""
+        rows: dict[str, dict[str, Any]] = {}
+        for model in self._catalogue.models.values():
+            row = self._rule(model)
+            names = (model.id, *model.aliases) if row else model.aliases
+            rows |= dict.fromkeys(names, row | {"model": model.id})
+        return rows
+
+    def _rule(self, model: Model) -> dict[str, Any]:
+        row: dict[str, Any] = {"max": model.max_concurrent}
+        if self.mode != "off":
+            row |= {"rpm": model.rpm, "tpm": model.tpm}
+        if model.family in self._widened:
+            row |= {"family": model.family, "slow": self._widened_rpm}
+        return {name: value for name, value in row.items() if value is not None}
+
+
+class Meter:
+    """The commands by which a commit tells the meter of one model of one account what happened to a call."""
+
+    def __init__(self, model: str, account: str = DEFAULT_ACCOUNT) -> None:
+        self.name = f"{account}:{model}"
+
+    def charged(self, charge: Charge) -> Command:
+        """Return the command that counts a call which no claim has counted."""
+        return self._tell("charged", charge.tokens)
+
+    def estimated(self, more: int) -> Command:
+        """Return the command that corrects what a claim has charged, by a better estimate."""
+        return self._tell("estimated", more)
+
+    def answered(self, charge: Charge, limits: ProviderLimits) -> Command:
+        """Return the command that tells what the provider said of its limits when it answered the call."""
+        return self._tell("answered", charge.tokens, *_said(limits))
+
+    def refused(self, charge: Charge | None, limits: ProviderLimits, retry_after: float | None) -> Command:
+        """Return the command that closes the meter after a 429, for as long as the provider asks.
+
+        `charge`: None if the call had been answered, and its stream told of the limit.
+        """
+        wait = "" if retry_after is None else round(min(retry_after, 1e6) * 1000)
+        return self._tell("refused", "" if charge is None else charge.tokens, wait, *_said(limits))
+
+    def unanswered(self, charge: Charge) -> Command:
+        """Return the command that tells that nobody has answered the call."""
+        return self._tell("unanswered", charge.tokens)
+
+    def used(self, charge: Charge, total: int, output: int) -> Command:
+        """Return the command that corrects the charge when the tokens of the call are known."""
+        return self._tell("used", total - charge.tokens, output)
+
+    def _tell(self, *what: CommandArg) -> Command:
+        return ("METER", keys.meter(self.name), keys.LIMITS, f"rate:{self.name}", *what)
+
+
+def _said(limits: ProviderLimits) -> list[CommandArg]:
+    out: list[CommandArg] = []
+    for one in (limits.requests, limits.tokens):
+        reset = "" if one is None or one.reset_seconds is None else round(one.reset_seconds * 1000)
+        out += ["", "", ""] if one is None else [one.limit, one.remaining, reset]
+    return out
