@@ -32,11 +32,9 @@ _REGIONAL_HOST = re.compile(r"[a-z]{2}\.api\.openai\.com")
 _ORIGIN = r"(https://(?!.*:443$)|http://(?!.*:80$))([a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[1-9][0-9]{0,4})?"
 _WEBHOOK_PREFIX = "whsec_"
 _MIN_SECRET_BYTES = 24
-NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
-"""The lengths that a prefix of NAT64 may have (RFC 6052)."""
+NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)  # that a prefix of NAT64 may have (RFC 6052)
 _EMAIL = re.compile(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,189}")
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
-
 
 ROOT_PATH = r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+;=:@-]+)*"
 """A prefix of paths: without `//`, which would begin a host, and without anything that is escaped in a URL."""

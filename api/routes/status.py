@@ -110,12 +110,12 @@ async def model(request: Request) -> Response:
     operation(
         "get_status",
         "Get the state of the deployment",
-        {200: ("Queue, workers, account, circuits, pauses.", StatusView)},
+        {200: ("Queue, workers, account, circuits, pauses, pacing.", StatusView)},
         scope="read",
     ),
 )
 async def status(request: Request) -> Response:
-    """Returns how many jobs wait and run, the workers, the provider's account, open circuits and pauses."""
+    """Returns how many jobs wait and run, the workers, the account, circuits, pauses, what waits for limits."""
     key = await authorize(request, "read")
     query_params(request)
     found = await with_deadline(request, read_deployment(context_of(request)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -12,8 +12,8 @@ from worker.cli.errors import EXIT_USAGE, CliError
 from worker.cli.keys import with_apps
 from worker.cli.rendering import print_columns
 from worker.jobs.errors import Refused
-from worker.store.apps import App
 
+_DEFAULT: Final = "default"
 group = typer.Typer(
     help="List apps, set weights and limits.",
     no_args_is_help=True,
@@ -36,7 +36,9 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     elif not found:
         print("There are no apps; `vigil keys create --app NAME` makes one.")
     else:
-        print_columns(("APP", "WEIGHT", "RUNNING AT ONCE"), [(a.name, f"{a.weight:g}", _limit_text(a)) for a in found])
+        columns = ("APP", "WEIGHT", "RUNNING AT ONCE", "OF AN END USER")
+        rows = [(a.name, f"{a.weight:g}", _limit_text(a.max_running), _limit_text(a.end_user_max)) for a in found]
+        print_columns(columns, rows)
 
 
 @group.command("set")
@@ -56,26 +58,50 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    end_user_max: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|default",
+            help="Jobs of one of its end users running at once; 0 = any number, default = VIGIL_END_USER_MAX_RUNNING.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Change an app's weight or limit. It applies to every job that starts from now on."""
-    if weight is None and max_running is None:
-        raise CliError("nothing to change: give --weight or --max-running", EXIT_USAGE)
-    default = max_running == "default"
-    if max_running is not None and not default and not max_running.isdecimal():
-        raise CliError("--max-running must be a whole number or the word default", EXIT_USAGE)
-    limit = int(max_running) if max_running is not None and not default else None
+    """Change an app's weight or limits. They apply to every job that starts from now on."""
+    if weight is None and max_running is None and end_user_max is None:
+        raise CliError("nothing to change: give --weight, --max-running or --end-user-max", EXIT_USAGE)
+    limit, end_user_limit = _limit("--max-running", max_running), _limit("--end-user-max", end_user_max)
     try:
-        app = with_apps(lambda apps: apps.set_limits(name, weight=weight, max_running=limit, default_max=default))
+        app = with_apps(
+            lambda apps: apps.set_limits(
+                name,
+                weight=weight,
+                max_running=limit,
+                default_max=max_running == _DEFAULT,
+                end_user_max=end_user_limit,
+                default_end_user_max=end_user_max == _DEFAULT,
+            )
+        )
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     if as_json:
         print(json.dumps(asdict(app), indent=2))
     else:
-        print(f"{app.name}: weight {app.weight:g}, running at once: {_limit_text(app)}")
+        of_end_user = "" if app.end_user_max is None else f", of an end user: {_limit_text(app.end_user_max)}"
+        print(f"{app.name}: weight {app.weight:g}, running at once: {_limit_text(app.max_running)}{of_end_user}")
 
 
-def _limit_text(app: App) -> str:
-    if app.max_running is None:
+def _limit(option: str, text: str | None) -> int | None:
+    """Return the number of a limit, None for none and for `default`."""
+    if text is None or text == _DEFAULT:
+        return None
+    if not text.isdecimal():
+        raise CliError(f"{option} must be a whole number or the word default", EXIT_USAGE)
+    return int(text)
+
+
+def _limit_text(limit: int | None) -> str:
+    if limit is None:
         return "as the settings say"
-    return str(app.max_running) if app.max_running else "any number"
+    return str(limit) if limit else "any number"

@@ -156,6 +156,14 @@ class Rates(ApiModel):
     window_seconds: int = 0
 
 
+class Pacing(ApiModel):
+    """The provider's limits as the workers know them (`meters`), and how many jobs wait for which limit."""
+
+    SHOWN = ("waiting",)
+    meters: tuple[dict[str, Any], ...] = ()
+    waiting: tuple[dict[str, Any], ...] = ()
+
+
 class Status(ApiModel):
     """The state of queue, workers, account, circuits and pauses."""
 
@@ -166,6 +174,7 @@ class Status(ApiModel):
     rates: Rates = Rates()
     circuits: tuple[dict[str, Any], ...] = ()
     pauses: tuple[dict[str, Any], ...] = ()
+    pacing: Pacing = Pacing()
 
 
 Row = TypeVar("Row", bound=ApiModel)

@@ -78,7 +78,9 @@ async def before_stream(request: web.Request, ask: ParsedRequest, plan: Plan) ->
     wait = world.rates.take(rated_of(request), request.content_length or 0, ask.limit or 0)
     if wait > 0:
         world.ledger.limited += 1
-        return refuse(request, shape("rate_limit_exceeded", model=ask.model, project=project_of(request)), Plan(retry_after=wait))
+        return refuse(
+            request, shape("rate_limit_exceeded", model=ask.model, project=project_of(request)), Plan(retry_after=wait)
+        )
     if plan.how == "drop":
         await reset(request)
         call_of(request).ended = "cut"

@@ -58,9 +58,7 @@ class Simulator:
         self.host, self.port = host, port
         allowed = frozenset(name.lower() for name in (host, *allowed_hosts))
         rates = Rates(rpm, tpm)
-        self.world = World(
-            pace=pace, mix=drawn, webhooks=hooks, denied=denied, rates=rates, allowed_hosts=allowed
-        )
+        self.world = World(pace=pace, mix=drawn, webhooks=hooks, denied=denied, rates=rates, allowed_hosts=allowed)
         self._runner: web.AppRunner | None = None
 
     @property

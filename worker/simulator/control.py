@@ -94,11 +94,11 @@ async def speed(request: web.Request) -> web.StreamResponse:
 async def rates(request: web.Request) -> web.StreamResponse:
     """POST /sim/rates {rpm, tpm}: from now on so many calls and tokens a minute for each key, project and model."""
     body = await _json(request)
-    wanted = [body.get(name, 0) for name in ("rpm", "tpm")] if isinstance(body, dict) else [None]
-    if not all(type(number) is int and number >= 0 for number in wanted):
+    rpm, tpm = (body.get("rpm", 0), body.get("tpm", 0)) if isinstance(body, dict) else (None, None)
+    if type(rpm) is not int or type(tpm) is not int or min(rpm, tpm) < 0:
         return problem(400, "The body must be an object with `rpm` and `tpm`, whole numbers from 0.")
-    request.app[WORLD].rates.change(*wanted)
-    return web.json_response({"rpm": wanted[0], "tpm": wanted[1]})
+    request.app[WORLD].rates.change(rpm, tpm)
+    return web.json_response({"rpm": rpm, "tpm": tpm})
 
 
 async def healthz(_request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Limits calls and tokens per minute as the provider does: by key, project and model, with headers that say what is left.
+"""Limits calls and tokens a minute as the provider does: by key, project and model, with headers of what is left.
 
 A bucket holds a minute's worth and fills steadily. Times are real ones, however fast the simulator's clock is: clients
 wait in real time.

@@ -43,13 +43,14 @@ _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make on
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The limits of an app: it gets claims in proportion to its weight, and may run so many jobs at once (0 = any
-    number, None = what the settings say).
+    """The limits of an app: it gets claims in proportion to its weight, and may run so many jobs at once, and so many
+    of one end user (0 = any number, None = what the settings say).
     """
 
     name: str
     weight: float = 1.0
     max_running: int | None = None
+    end_user_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +285,11 @@ class Apps:
         weight: float | None = None,
         max_running: int | None = None,
         default_max: bool = False,
+        end_user_max: int | None = None,
+        default_end_user_max: bool = False,
         by: str = "operator",
     ) -> App:
-        """Change the given limits, for every job that is claimed from now on; `default_max`: as the settings say.
+        """Change the given limits, for every job that is claimed from now on; `default_…`: as the settings say.
 
         Raises Refused for a value out of range and for an app that does not exist.
         """
@@ -294,8 +297,11 @@ class Apps:
             raise Refused("invalid_weight", f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}.", 422)
         if max_running is not None and not 0 <= max_running <= MAX_RUNNING:
             raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MAX_RUNNING}.", 422)
-        given: dict[str, Any] = {"weight": weight, "max_running": max_running}
+        if end_user_max is not None and not 0 <= end_user_max <= MAX_RUNNING:
+            raise Refused("invalid_end_user_max", f"end_user_max is a whole number from 0 to {MAX_RUNNING}.", 422)
+        given: dict[str, Any] = {"weight": weight, "max_running": max_running, "end_user_max": end_user_max}
         changes = {field: value for field, value in given.items() if value is not None}
+        changes |= {"end_user_max": None} if default_end_user_max else {}
         async with store_errors("change the app"):
             record = await self._update(name, changes | ({"max_running": None} if default_max else {}), by)
             await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # a full app has left the ring
@@ -378,7 +384,7 @@ def load_app(macs: RecordMacs, name: str, raw: bytes) -> dict[str, Any]:
 
 
 def _app_of(record: dict[str, Any]) -> App:
-    return App(record["name"], record.get("weight", 1.0), record.get("max_running"))
+    return App(record["name"], record.get("weight", 1.0), record.get("max_running"), record.get("end_user_max"))
 
 
 def _refused(raw: bytes | None, error: RecordUnreadable) -> RefusedKey:

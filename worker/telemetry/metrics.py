@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from worker.jobs.record import BlockCategory, DecidedBy, DisclosureReason
 from worker.jobs.states import TERMINAL, Evidence, Outcome
+from worker.jobs.view_schema import WaitReason
 from worker.safety.access import AccessStatus
 from worker.safety.codes import CODES
 from worker.safety.messages import MESSAGES
@@ -68,6 +69,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "account": frozenset({"unknown", "normal", "elevated", "widened"}),
     "access": frozenset(get_args(AccessStatus)),
     "circuit": frozenset({"open", "half_open"}),
+    "waits_for": frozenset(get_args(WaitReason)),
     "what": frozenset({"event", "field"}),
     "limit": frozenset({"jobs_waiting", "bytes_held", "memory_held", "memory"}),
     "flag": REPAIR_FLAGS,
@@ -139,6 +141,9 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_workers_alive": Metric("gauge", "Workers with a heartbeat within a minute.", (), (), "store"),
     "vigil_workers_draining": Metric("gauge", "Those of them that drain.", (), (), "store"),
     "vigil_worker_slots_alive": Metric("gauge", "Jobs that the workers alive may run.", (), (), "store"),
+    "vigil_limit_waiting_jobs": Metric(
+        "gauge", "Jobs that a limit keeps from calling their model.", ("waits_for",), (), "store"
+    ),
     "vigil_circuits": Metric("gauge", "Circuits of provider accounts that are not closed.", ("circuit",), (), "store"),
     "vigil_account_state": Metric("gauge", "1 for the state the provider's account is in.", ("account",), (), "store"),
     "vigil_access_ok": Metric("gauge", "1 = may be called, 0 = may not; absent = unknown.", ("model",), (), "store"),

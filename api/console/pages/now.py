@@ -22,7 +22,15 @@ from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 routes = ConsoleRoutes()
 _REFRESH_S: Final = 3.0
 _HISTORY_S: Final = 86_400
-_REREAD_S: Final = {"queue": 5.0, "workers": 12.0, "circuits": 30.0, "pauses": 30.0, "account": 60.0, "waits": 120.0}
+_REREAD_S: Final = {
+    "queue": 5.0,
+    "workers": 12.0,
+    "circuits": 30.0,
+    "pauses": 30.0,
+    "pacing": 30.0,
+    "account": 60.0,
+    "waits": 120.0,
+}
 """Of an open page; one that is loaded anew shows what is not older than _FRESH_S."""
 _FRESH_S: Final = 1.0
 _APPS_S: Final = 120.0
@@ -39,6 +47,7 @@ async def show_now(visit: Visit) -> Page:
         found["account"].value,
         found["circuits"].value,
         found["pauses"].value,
+        found["pacing"].value,
     )
     history, durations = found["waits"].value
     values: dict[str, Any] = {
@@ -64,6 +73,7 @@ def _parts(context: AppContext) -> dict[str, Callable[[], Awaitable[Any]]]:
         "workers": deployment.workers,
         "circuits": deployment.circuits,
         "pauses": context.pauses.list,
+        "pacing": deployment.pacing,
         "account": deployment.account,
         "waits": waits,
     }

@@ -1,4 +1,4 @@
-"""Pace the calls to the provider, and limit jobs at once: the rules that a claim gets, and what commits tell the meters.
+"""Pace the calls to the provider, and limit jobs at once: the rules of a claim, and what commits tell the meters.
 
 A meter counts the calls to one model of one account; all workers share it. The claim script asks it before a job starts
 and charges it (`jobs/limits.lua`), and the commits of a run feed it with what the provider answered (`pace.lua`). So
@@ -12,10 +12,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from worker.clock import from_ms
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.model import Model
 from worker.jobs.record import Job
 from worker.jobs.states import Purpose
+from worker.jobs.view_schema import WaitingForView, WaitReason
 from worker.safety.provider_limits import ProviderLimits
 from worker.store import keys
 from worker.store.commands import Command, CommandArg
@@ -23,6 +25,14 @@ from worker.store.commands import Command, CommandArg
 DEFAULT_ACCOUNT: Final = "default"
 Mode = Literal["headers", "limits", "off"]
 """What paces calls: the provider's headers and the configured limits, these alone, or nothing."""
+
+
+_REASONS: Final[dict[str, WaitReason]] = {
+    "rate": "provider_rate",
+    "family": "account_checks",
+    "model": "model_concurrency",
+    "end_user": "end_user_concurrency",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,24 @@ class Charge:
 def read_charge(reply: bytes) -> Charge | None:
     """Return the charge in a reply of the claim, or None if the job's call was not counted."""
     return Charge(*map(int, reply.split())) if reply else None
+
+
+def read_limit(limit: str) -> tuple[WaitReason, str | None, str | None]:
+    """Return (the reason, account, model or family) of a limit's name. Raises KeyError, ValueError for another text."""
+    kind, rest = limit.split(":", 1)
+    account, _, model = rest.partition(":")
+    return (_REASONS[kind], None, None) if kind == "end_user" else (_REASONS[kind], account, model)
+
+
+def read_wait(raw: bytes | None) -> WaitingForView | None:
+    """Return the limit at which a job waits, by the field `waits` of its hash; None for none and for other text."""
+    try:
+        limit, since, until = (raw or b"").decode().split("\0")
+        reason, account, model = read_limit(limit)
+        ends = from_ms(int(until)) if until else None
+        return {"reason": reason, "account": account, "model": model, "since": from_ms(int(since)), "until": ends}
+    except (ValueError, KeyError, OverflowError, OSError):
+        return None
 
 
 def model_of_next_call(job: Job) -> str:
@@ -62,7 +90,9 @@ def next_call(job: Job, account: str = DEFAULT_ACCOUNT) -> str:
 class PaceRules:
     """The limits by the settings and models.toml, as the claim script reads them."""
 
-    def __init__(self, catalogue: Catalogue, mode: Mode = "headers", end_user_max: int = 0, widened_rpm: int = 0) -> None:
+    def __init__(
+        self, catalogue: Catalogue, mode: Mode = "headers", end_user_max: int = 0, widened_rpm: int = 0
+    ) -> None:
         """`end_user_max`: jobs of one end user at once, 0 = any number. `widened_rpm`: calls a minute to a family of
         models while the provider checks most of its requests; 0 = that changes nothing.
         """
@@ -109,45 +139,57 @@ class PaceRules:
         return {name: value for name, value in row.items() if value is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class MeterChange:
+    """What a commit tells a meter; pace.lua says what it makes of it."""
+
+    meter: str
+    what: tuple[CommandArg, ...]
+
+    def command(self) -> Command:
+        """Return the command of the commit."""
+        return ("METER", keys.meter(self.meter), keys.LIMITS, f"rate:{self.meter}", *self.what)
+
+
 class Meter:
-    """The commands by which a commit tells the meter of one model of one account what happened to a call."""
+    """The changes by which a commit tells the meter of one model of one account what happened to a call."""
 
     def __init__(self, model: str, account: str = DEFAULT_ACCOUNT) -> None:
         self.name = f"{account}:{model}"
 
-    def charged(self, charge: Charge) -> Command:
-        """Return the command that counts a call which no claim has counted."""
+    def charged(self, charge: Charge) -> MeterChange:
+        """Return what counts a call which no claim has counted."""
         return self._tell("charged", charge.tokens)
 
-    def estimated(self, more: int) -> Command:
-        """Return the command that corrects what a claim has charged, by a better estimate."""
+    def estimated(self, more: int) -> MeterChange:
+        """Return what corrects what a claim has charged, by a better estimate."""
         return self._tell("estimated", more)
 
-    def answered(self, charge: Charge, limits: ProviderLimits) -> Command:
-        """Return the command that tells what the provider said of its limits when it answered the call."""
-        return self._tell("answered", charge.tokens, *_said(limits))
+    def answered(self, charge: Charge, limits: ProviderLimits) -> MeterChange:
+        """Return what tells what the provider said of its limits when it answered the call."""
+        return self._tell("answered", charge.tokens, *_limit_arguments(limits))
 
-    def refused(self, charge: Charge | None, limits: ProviderLimits, retry_after: float | None) -> Command:
-        """Return the command that closes the meter after a 429, for as long as the provider asks.
+    def refused(self, charge: Charge | None, limits: ProviderLimits, retry_after: float | None) -> MeterChange:
+        """Return what closes the meter after a 429, for as long as the provider asks.
 
         `charge`: None if the call had been answered, and its stream told of the limit.
         """
         wait = "" if retry_after is None else round(min(retry_after, 1e6) * 1000)
-        return self._tell("refused", "" if charge is None else charge.tokens, wait, *_said(limits))
+        return self._tell("refused", "" if charge is None else charge.tokens, wait, *_limit_arguments(limits))
 
-    def unanswered(self, charge: Charge) -> Command:
-        """Return the command that tells that nobody has answered the call."""
+    def unanswered(self, charge: Charge) -> MeterChange:
+        """Return what tells that nobody has answered the call."""
         return self._tell("unanswered", charge.tokens)
 
-    def used(self, charge: Charge, total: int, output: int) -> Command:
-        """Return the command that corrects the charge when the tokens of the call are known."""
+    def used(self, charge: Charge, total: int, output: int) -> MeterChange:
+        """Return what corrects the charge when the tokens of the call are known."""
         return self._tell("used", total - charge.tokens, output)
 
-    def _tell(self, *what: CommandArg) -> Command:
-        return ("METER", keys.meter(self.name), keys.LIMITS, f"rate:{self.name}", *what)
+    def _tell(self, *what: CommandArg) -> MeterChange:
+        return MeterChange(self.name, what)
 
 
-def _said(limits: ProviderLimits) -> list[CommandArg]:
+def _limit_arguments(limits: ProviderLimits) -> list[CommandArg]:
     out: list[CommandArg] = []
     for one in (limits.requests, limits.tokens):
         reset = "" if one is None or one.reset_seconds is None else round(one.reset_seconds * 1000)

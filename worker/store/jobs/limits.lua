@@ -108,6 +108,7 @@ local function wait_at(self, id, key, app, rank, limit, wait, since)
   call('HSET', key, 'waits', limit .. '\0' .. (since or string.format('%.0f', self.now)) .. '\0' .. due)
 end
 local function save_meters(self)
+  if next(self.changed) then call('ZREMRANGEBYSCORE', self.keys.meters, '-inf', self.now - METER_KEPT_MS) end
   for name in pairs(self.changed) do
     write_meter(self.keys.meter_prefix .. name, self.meters[name])
     call('ZADD', self.keys.meters, self.now, name)

@@ -189,10 +189,7 @@ class Scripts:
         names = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
         names += [keys.RING, keys.RING_POSITION, keys.PAUSES, keys.LIMITS, keys.METERS]
         due, now, is_open, rows, apps = await self._claim(keys=names, args=args)
-        claimed = [
-            ClaimReply(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), *r[4:7], _text(r[7]), *r[8:10], read_charge(r[10]))
-            for r in rows
-        ]
+        claimed = [_claim_reply(row) for row in rows]
         records = {_text(name): raw for name, raw in zip(apps[::2], apps[1::2], strict=True) if raw}
         return ClaimReplies(int(due), int(now), bool(is_open), claimed, records)
 
@@ -214,6 +211,12 @@ class Scripts:
             args += (token, f"{job_id}:{attempt}", sealed)
         subscribers, *lost = await self._append_output(keys=names, args=args)
         return int(subscribers), [chunks[int(number) - 1].job_id for number in lost]
+
+
+def _claim_reply(row: Sequence[bytes]) -> ClaimReply:
+    job_id, generation, token, previous, record, tag, private, chain, input_, pause, charge = row
+    claimed = (job_id.decode(), int(generation), token.decode(), _text(previous), record, tag, private, _text(chain))
+    return ClaimReply(*claimed, input_, pause, read_charge(charge))
 
 
 def _callers_kept_ms(caller: Caller | None) -> int:

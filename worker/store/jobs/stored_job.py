@@ -9,9 +9,10 @@ from typing import Any, Literal
 from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, mark_unreadable
+from worker.jobs.view_schema import WaitingForView
 from worker.store import keys
 from worker.store.admission.app_quota import AppQuota
-from worker.store.admission.pacing import Charge
+from worker.store.admission.pacing import Charge, read_wait
 from worker.store.admission.pauses import Pause
 from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.commands import Command
@@ -53,11 +54,14 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """A job as it is in Redis: its record, what only its app may see, and the names of notices about it."""
+    """A job as it is in Redis: its record, what only its app may see, the names of notices about it, and the limit at
+    which it waits.
+    """
 
     job: Job
     private: dict[str, Any] = field(repr=False)
     notices: tuple[str, ...] = ()
+    waiting_for: WaitingForView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +120,19 @@ class OutputChange:
         return ("DEL", key) if self.sealed is None else ("SET", key, self.sealed)
 
 
-def stored_of(keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
-    """Return the job with the fields `priv` and `ntc` of its hash. Raises KeyMissing, ContentDamaged."""
+def stored_of(
+    keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None, waits: bytes | None = None
+) -> StoredJob:
+    """Return the job with the fields `priv`, `ntc` and `waits` of its hash. Raises KeyMissing, ContentDamaged."""
     if not private:  # each job is written with one
-        return unreadable_of(job, notices)
+        return unreadable_of(job, notices, waits)
     content = require_object(job.id, PRIVATE, keyring.open(job.app, job.id, PRIVATE, private)[1]) or {}
-    return StoredJob(job, content, _names(notices))
+    return StoredJob(job, content, _names(notices), read_wait(waits))
 
 
-def unreadable_of(job: Job, notices: bytes | None) -> StoredJob:
+def unreadable_of(job: Job, notices: bytes | None, waits: bytes | None = None) -> StoredJob:
     """Return the job with a private part that says that it can't be read."""
-    return StoredJob(job, mark_unreadable({}, *PRIVATE_MEMBERS), _names(notices))
+    return StoredJob(job, mark_unreadable({}, *PRIVATE_MEMBERS), _names(notices), read_wait(waits))
 
 
 def _names(notices: bytes | None) -> tuple[str, ...]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
+from worker.jobs.view_schema import WaitReason
 from worker.store import keys
 from worker.store.admission.circuit_breaker import list_circuits
 from worker.store.admission.model_access import known_access
+from worker.store.admission.pace_state import read_pacing
 from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 from worker.store.provider.account_state import read_account_state
 from worker.store.provider.safety_notices import SafetyNotices
@@ -28,6 +30,7 @@ async def collect_samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, n
     """Read every metric of the deployment; return only `vigil_redis_up` 0 when Redis is away."""
     parts: tuple[Callable[[], Awaitable[list[Sample]]], ...] = (
         lambda: _queue(redis, clock),
+        lambda: _limits(redis, clock),
         lambda: _workers(redis, clock),
         lambda: _provider(redis),
         lambda: _account(redis, clock, catalogue, notices),
@@ -52,6 +55,13 @@ async def _queue(redis: ArqRedis, clock: Clock) -> list[Sample]:
     rows.append(("vigil_queue_depth", {"state": "checking"}, found.checking))
     rows.append(("vigil_queue_oldest_age_seconds", _NO_LABELS, found.oldest_queued_seconds or 0))
     return rows
+
+
+async def _limits(redis: ArqRedis, clock: Clock) -> list[Sample]:
+    counts = dict.fromkeys(get_args(WaitReason), 0)
+    for row in (await read_pacing(redis, clock))["waiting"]:
+        counts[row["reason"]] += row["jobs"]
+    return [("vigil_limit_waiting_jobs", {"waits_for": reason}, count) for reason, count in counts.items()]
 
 
 async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:

@@ -12,15 +12,14 @@ from worker.jobs.request_shape import RequestShape
 from worker.jobs.states import Outcome
 from worker.safety.provider_limits import ProviderLimits, read_provider_limits
 from worker.safety.signals import AttemptVerdict
-from worker.store.admission.pacing import Charge, Meter, PaceRules
-from worker.store.commands import Command
+from worker.store.admission.pacing import Charge, Meter, MeterChange, PaceRules
 
 _OUTPUT_TOKENS: Final = 500
 """The estimate of an answer that no claim has estimated."""
 
 
 class CallPacing:
-    """The calls of one run by attempt number: their meters, what was charged for each, and whether they were answered."""
+    """The calls of one run by attempt number: the meter of each, what it was charged, whether it was answered."""
 
     def __init__(self, rules: PaceRules, charge: Charge | None) -> None:
         """`charge`: what the claim has charged for the first call, if it has."""
@@ -28,7 +27,7 @@ class CallPacing:
         self._calls: dict[int, tuple[Meter, Charge]] = {}
         self._answered: set[int] = set()
 
-    def begin(self, number: int, model: str, shape: RequestShape) -> list[Command]:
+    def begin(self, number: int, model: str, shape: RequestShape) -> list[MeterChange]:
         """Return what is told of a call that is about to begin."""
         if self._rules.mode == "off":
             return []
@@ -44,28 +43,28 @@ class CallPacing:
         more = charge.tokens - claimed.tokens
         return [meter.estimated(more)] if more else []
 
-    def answered(self, number: int, headers: dict[str, str]) -> list[Command]:
+    def answered(self, number: int, headers: dict[str, str]) -> list[MeterChange]:
         """Return what is told once the provider has accepted the call: what its headers say of the limits."""
         if number not in self._calls or number in self._answered:
             return []
         self._answered.add(number)
         meter, charge = self._calls[number]
-        return [meter.answered(charge, self._said(headers))]
+        return [meter.answered(charge, self._limits_in(headers))]
 
-    def ended(self, number: int, verdict: AttemptVerdict) -> list[Command]:
+    def ended(self, number: int, verdict: AttemptVerdict) -> list[MeterChange]:
         """Return what is told when the call has ended: that it was refused for the limits, or what it has used."""
         if number not in self._calls:
             return []
         meter, charge = self._calls.pop(number)
-        answered, said = number in self._answered, self._said(verdict.rate_limits)
+        answered, limits = number in self._answered, self._limits_in(verdict.rate_limits)
         if verdict.outcome is Outcome.RATE_LIMITED:
             wait = verdict.failure.retry_after if verdict.failure is not None else None
-            return [meter.refused(None if answered else charge, ProviderLimits() if answered else said, wait)]
-        told: list[Command] = []
+            return [meter.refused(None if answered else charge, ProviderLimits() if answered else limits, wait)]
+        changes: list[MeterChange] = []
         if not answered:
-            told = [meter.unanswered(charge) if verdict.http_status is None else meter.answered(charge, said)]
+            changes = [meter.unanswered(charge) if verdict.http_status is None else meter.answered(charge, limits)]
         usage = verdict.usage
-        return told if usage is None else [*told, meter.used(charge, usage.total_tokens, usage.output_tokens)]
+        return changes if usage is None else [*changes, meter.used(charge, usage.total_tokens, usage.output_tokens)]
 
-    def _said(self, headers: dict[str, str]) -> ProviderLimits:
+    def _limits_in(self, headers: dict[str, str]) -> ProviderLimits:
         return read_provider_limits(headers if self._rules.mode == "headers" else {})

@@ -17,7 +17,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
 from worker.safety import event_mapping
 from worker.safety.provider_message import ProviderMessage
-from worker.store.commands import Command
+from worker.store.admission.pacing import MeterChange
 from worker.store.connection.capacity import ALWAYS_TAKEN
 from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.tasks.execution.context import RunContext
@@ -44,12 +44,12 @@ class RunRecorder:
         self._context, self._token = context, claimed.token
         self.job = claimed.job
         self.done = False
-        self._beside: list[Command] = []
+        self._meters: list[MeterChange] = []
         self._content: dict[str, Any] | None = None
 
-    def tell(self, commands: Sequence[Command]) -> None:
-        """Send these commands with the next commit; they change nothing of the job."""
-        self._beside += commands
+    def tell(self, changes: Sequence[MeterChange]) -> None:
+        """Make these changes with the next commit."""
+        self._meters += changes
 
     async def commit(self, drafts: Sequence[EventDraft], output: OutputChange | None = None) -> None:
         """Record the facts and what follows from them, in one commit; retry while Redis is unavailable.
@@ -60,11 +60,11 @@ class RunRecorder:
         """
         if not drafts:
             return
-        beside, self._beside = self._beside, []
+        meters, self._meters = self._meters, []
         retry_wait, lost, left_out = RetryWait(self._context.clock), 0, False
         while True:
             try:
-                self.job = await self._change(drafts, output, beside)
+                self.job = await self._change(drafts, output, meters)
                 break
             except ContentTooLarge as error:
                 fault: ContentTooLarge | StoreUnavailable = error
@@ -84,7 +84,7 @@ class RunRecorder:
         self.done = self.job.status not in UNDER_WAY
 
     async def _change(
-        self, drafts: Sequence[EventDraft], output: OutputChange | None, beside: Sequence[Command]
+        self, drafts: Sequence[EventDraft], output: OutputChange | None, meters: Sequence[MeterChange]
     ) -> Job:
         return await self._context.jobs.change(
             self.job.id,
@@ -92,7 +92,7 @@ class RunRecorder:
             job=self.job,
             token=self._token,
             output=output,
-            beside=beside,
+            meters=meters,
         )
 
     async def _only_large_writes_fail(self, output: OutputChange | None) -> bool:
