@@ -21,6 +21,8 @@ class Story:
     app: AsyncVigil  # the app's client, over HTTP
     provider: Simulator  # the fake provider; `calls()` says what it was asked and what it billed
     stage: Stage  # the workers
+    url: str  # of the API
+    key: str  # of the app
 
 
 @pytest.fixture
@@ -30,5 +32,6 @@ async def vigil(redis: ArqRedis, valkey_url: str, monkeypatch: pytest.MonkeyPatc
     async with full_stack(redis, valkey_url, speed=20) as running:
         await running.stage.worker()
         key = running.app.headers["Authorization"].removeprefix("Bearer ")
-        async with AsyncVigil(str(running.app.base_url), key) as app:
-            yield Story(app, running.stage.sim, running.stage)
+        url = str(running.app.base_url)
+        async with AsyncVigil(url, key) as app:
+            yield Story(app, running.stage.sim, running.stage, url, key)

@@ -84,9 +84,9 @@ class Simulator:
         """Do what POST /sim/speed does; ValueError when it is no number above 0."""
         self.world.pace.change(speed)
 
-    def set_rates(self, rpm: int = 0, tpm: int = 0) -> None:
-        """Do what POST /sim/rates does; ValueError for a negative number."""
-        self.world.rates.change(rpm, tpm)
+    def set_rates(self, rpm: int = 0, tpm: int = 0, used: float = 0.0) -> None:
+        """Do what POST /sim/rates does; ValueError for a number out of range."""
+        self.world.rates.change(rpm, tpm, used)
 
     def reset(self) -> None:
         """Do what POST /sim/reset does."""

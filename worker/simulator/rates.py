@@ -14,8 +14,8 @@ _BYTES_PER_TOKEN = 4
 
 
 class _Bucket:
-    def __init__(self, per_minute: int, now: float) -> None:
-        self.limit, self.left, self.at = per_minute, float(per_minute), now
+    def __init__(self, per_minute: int, left: float, now: float) -> None:
+        self.limit, self.left, self.at = per_minute, left, now
 
     def fill(self, now: float) -> None:
         self.left, self.at = min(self.limit, self.left + (now - self.at) * self.limit / 60), now
@@ -32,10 +32,13 @@ class Rates:
         self._now, self._buckets = now, dict[tuple[Who, str], _Bucket]()
         self.change(rpm, tpm)
 
-    def change(self, rpm: int, tpm: int) -> None:
-        """Set the limits anew; every bucket is full again. Raise ValueError for a negative number."""
-        if rpm < 0 or tpm < 0:
-            raise ValueError("a rate is a number from 0")
+    def change(self, rpm: int, tpm: int, used: float = 0.0) -> None:
+        """Set the limits anew; `used`: the share of each bucket that others have used up. Raise ValueError for a number
+        out of range.
+        """
+        if rpm < 0 or tpm < 0 or not 0 <= used <= 1:
+            raise ValueError("a rate is a number from 0, and what is used of it a share from 0 to 1")
+        self._used = used
         self._limits = {kind: limit for kind, limit in (("requests", rpm), ("tokens", tpm)) if limit}
         self._buckets.clear()
 
@@ -61,6 +64,6 @@ class Rates:
 
     def _bucket(self, who: Who, kind: str) -> _Bucket:
         now = self._now()
-        bucket = self._buckets.setdefault((who, kind), _Bucket(self._limits[kind], now))
+        bucket = self._buckets.setdefault((who, kind), _Bucket(self._limits[kind], self._limits[kind] * (1 - self._used), now))
         bucket.fill(now)
         return bucket

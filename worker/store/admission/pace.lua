@@ -12,6 +12,11 @@ local METER_FIELDS = {
   'open_calls', 'open_tokens', 'requests_limit', 'requests_left', 'requests_at', 'requests_rate', 'tokens_limit', 'tokens_left',
   'tokens_at', 'tokens_rate', 'own_requests_full', 'own_requests_ms', 'own_tokens_full', 'own_tokens_ms', 'closed_until',
   'refusals', 'last_call', 'answered_at', 'begun_at', 'begun_calls', 'mean_output'}
+local function names_of(what)
+  return {limit = what .. '_limit', left = what .. '_left', at = what .. '_at', rate = what .. '_rate',
+    own_full = 'own_' .. what .. '_full', own_ms = 'own_' .. what .. '_ms'}
+end
+local REQUESTS, TOKENS = names_of('requests'), names_of('tokens')
 local METER_KEPT_MS, LONGEST_WAIT_MS, LONGEST_BACKOFF_MS, FIRST_CALLS = 86400000, 60000, 30000, 8
 local JITTER_MS = 600 -- calls reach the provider in another rhythm than they began in
 local FORGOTTEN_MS = 600000 -- so long after the last call, calls whose end nobody has told are not open any more
@@ -29,15 +34,15 @@ local function write_meter(key, meter)
   call('PEXPIRE', key, METER_KEPT_MS)
 end
 local function left_of(meter, what, now)
-  local limit = meter[what .. '_limit']
-  if not limit then return nil end
-  return math.min(limit, meter[what .. '_left'] + meter[what .. '_rate'] * math.max(0, now - meter[what .. '_at']))
+  local limit, left, at, rate = meter[what.limit], meter[what.left], meter[what.at], meter[what.rate]
+  if not (limit and left and at and rate) then return nil end
+  return math.min(limit, left + rate * math.max(0, now - at))
 end
 local function told_wait(meter, what, cost, now)
   local left = left_of(meter, what, now)
   if not left then return 0 end
-  local need = math.min(cost, meter[what .. '_limit']) -- what is larger than the limit passes when all of it is there
-  return left >= need - 1e-6 and 0 or (need - left) / meter[what .. '_rate']
+  local need = math.min(cost, meter[what.limit]) -- what is larger than the limit passes when all of it is there
+  return left >= need - 1e-6 and 0 or (need - left) / meter[what.rate]
 end
 local function own_wait(full_at, per_minute, cost, now)
   if not per_minute or per_minute <= 0 then return 0 end
@@ -49,7 +54,7 @@ local function meter_wait(meter, rule, cost, now, by_headers)
     own_wait(meter.own_tokens_full, rule.tpm, cost, now))
   local told = math.max(0, (meter.closed_until or 0) - now)
   if by_headers and number(meter.answered_at) > 0 then
-    told = math.max(told, told_wait(meter, 'requests', 1, now), told_wait(meter, 'tokens', cost, now))
+    told = math.max(told, told_wait(meter, REQUESTS, 1, now), told_wait(meter, TOKENS, cost, now))
   elseif by_headers then
     local begun = number(meter.begun_at) > 0 and meter.begun_at or now
     if number(meter.begun_calls) >= FIRST_CALLS * 2 ^ math.min(20, math.floor((now - begun) / 1000)) then
@@ -60,11 +65,10 @@ local function meter_wait(meter, rule, cost, now, by_headers)
 end
 local function spend(meter, what, amount, now)
   local left = left_of(meter, what, now)
-  if left then meter[what .. '_left'], meter[what .. '_at'] = left - amount, now end
-  local interval = meter['own_' .. what .. '_ms']
-  if number(interval) > 0 then
-    local name = 'own_' .. what .. '_full'
-    meter[name] = math.max(now, number(meter[name])) + amount * interval
+  if left then meter[what.left], meter[what.at] = left - amount, now end
+  local interval = meter[what.own_ms]
+  if interval and interval > 0 then
+    meter[what.own_full] = math.max(now, number(meter[what.own_full])) + amount * interval
   end
 end
 -- What an answer said of one limit. Calls and answers overtake one another, so what is left for new calls is between what
@@ -77,7 +81,7 @@ local function told(meter, what, open, accepted, now, limit, left, reset_ms)
   left = math.min(left, limit)
   local rate, missing = limit / 60000, limit - left
   if not accepted then
-    rate = meter[what .. '_rate'] or rate
+    rate = meter[what.rate] or rate
   elseif reset_ms and reset_ms > 0 and missing > 0 then
     local seen = missing / reset_ms
     if seen < rate / 2 then rate = math.max(limit / 86400000, seen) end
@@ -87,11 +91,11 @@ local function told(meter, what, open, accepted, now, limit, left, reset_ms)
   local least, before = left - math.max(0, open), left_of(meter, what, now)
   local known = before and math.min(left, before) or least
   if known < least then
-    local slowly = known + rate * math.max(0, now - meter[what .. '_at']) / 10
+    local slowly = known + rate * math.max(0, now - meter[what.at]) / 10
     known = open <= 0 and least or math.min(least, slowly)
   end
-  meter[what .. '_left'], meter[what .. '_limit'] = known, limit
-  meter[what .. '_at'], meter[what .. '_rate'] = now, rate
+  meter[what.left], meter[what.limit] = known, limit
+  meter[what.at], meter[what.rate] = now, rate
 end
 -- a call that was charged `cost` tokens is not open any more
 local function close_call(meter, cost)
@@ -100,15 +104,15 @@ local function close_call(meter, cost)
 end
 local function told_all(meter, cost, accepted, now, requests_limit, requests_left, requests_reset, ...)
   if cost ~= '' then close_call(meter, cost) end -- it was answered before its stream told of the limit
-  told(meter, 'requests', number(meter.open_calls), accepted, now, requests_limit, requests_left, requests_reset)
-  told(meter, 'tokens', number(meter.open_tokens), accepted, now, ...)
+  told(meter, REQUESTS, number(meter.open_calls), accepted, now, requests_limit, requests_left, requests_reset)
+  told(meter, TOKENS, number(meter.open_tokens), accepted, now, ...)
 end
 local function open_call(meter, cost, now)
   if now - number(meter.last_call) > FORGOTTEN_MS then meter.open_calls, meter.open_tokens = 0, 0 end
   meter.open_calls, meter.open_tokens = number(meter.open_calls) + 1, number(meter.open_tokens) + cost
   meter.last_call = now
-  spend(meter, 'requests', 1, now)
-  spend(meter, 'tokens', cost, now)
+  spend(meter, REQUESTS, 1, now)
+  spend(meter, TOKENS, cost, now)
 end
 local function charge_meter(meter, rule, cost, now)
   meter.own_requests_ms = rule.rpm and rule.rpm > 0 and 60000 / rule.rpm or 0
@@ -138,11 +142,11 @@ local METER_CHANGES = {
   charged = function(meter, now, cost) open_call(meter, tonumber(cost), now) end,
   estimated = function(meter, now, more)
     meter.open_tokens = math.max(0, number(meter.open_tokens) + more)
-    spend(meter, 'tokens', tonumber(more), now)
+    spend(meter, TOKENS, tonumber(more), now)
   end,
   used = function(meter, now, more, output)
     meter.mean_output = meter.mean_output and 0.9 * meter.mean_output + 0.1 * output or tonumber(output)
-    if number(meter.own_tokens_ms) > 0 and not meter.tokens_limit then spend(meter, 'tokens', tonumber(more), now) end
+    if number(meter.own_tokens_ms) > 0 and not meter.tokens_limit then spend(meter, TOKENS, tonumber(more), now) end
   end}
 -- `limits`, `limit`: where jobs wait for this meter; they are looked at again now
 local function feed_meter(key, limits, limit, what, ...)

@@ -142,8 +142,7 @@ def _summed(rows: list[tuple[str, float, int]], now: int) -> list[WaitingView]:
             reason, account, model = read_limit(limit)
         except (KeyError, ValueError):
             continue
-        paced = reason in ("provider_rate", "account_checks")  # places become free when a job ends
-        next_at = from_ms(int(max(at, now))) if paced else None
+        next_at = from_ms(int(max(at, now))) if reason == "provider_rate" else None
         row = out.setdefault(
             (reason, account, model),
             {"reason": reason, "account": account, "model": model, "jobs": 0, "next_at": next_at},

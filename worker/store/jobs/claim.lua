@@ -60,15 +60,20 @@ end
 
 local function is_job(id) return string.match(id, '^job_%w+$') end
 
-local function lease(id, pause, start)
+-- what is read of a job: rec, tok, priv, chain, app, mac, then what decides whether it starts: call, stops, waits
+local function read_job(id)
+  return call('HMGET', job_prefix .. id, 'rec', 'tok', 'priv', 'chain', 'app', 'mac', 'call', 'stops', 'waits')
+end
+
+local function lease(id, job, pause, start)
   if not is_job(id) then -- Vigil writes no such member: it names no job
     call('ZREM', leased, id)
     return
   end
   local key = job_prefix .. id
-  local job = call('HMGET', key, 'rec', 'tok', 'priv', 'chain', 'app', 'mac', 'waits')
+  job = job or read_job(id)
   local record, previous_token, private, chain, app, tag = job[1], job[2], job[3], job[4], job[5], job[6]
-  if job[7] then call('HDEL', key, 'waits') end
+  if job[9] then call('HDEL', key, 'waits') end
   local generation = call('HINCRBY', key, 'gen', 1)
   local token = worker_id .. ':' .. generation
   call('HSET', key, 'tok', token)
@@ -136,14 +141,14 @@ local before, passed_over, kept_of = position, 0, {}
 
 -- start the job, or let it wait where it must; `from`: the limit at which it waits now. Returns the limit that keeps it.
 -- What a pause or the circuit holds calls nobody.
-local function start_or_wait(id, rank, app, called, scopes, waits, from)
-  local pause = any_pause and pause_of(scopes or '') or ''
+local function start_or_wait(id, rank, app, job, from)
+  local pause = any_pause and pause_of(job[8] or '') or ''
   local kept, wait, start
   if pause == '' and is_open == 0 and is_job(id) then
-    kept, wait, start = why_not(pace, id, called, limits_of(app).end_user_max, from)
+    kept, wait, start = why_not(pace, id, job[7], limits_of(app).end_user_max, from)
   end
   if kept and kept == from then
-    call('ZADD', limits, now + math.max(1, math.ceil(wait or 1000)), kept)
+    call('ZADD', limits, now + look_after(kept, wait), kept)
     return kept
   end
   if from then
@@ -151,9 +156,9 @@ local function start_or_wait(id, rank, app, called, scopes, waits, from)
     call('ZREM', later, id)
   end
   if kept then
-    wait_at(pace, id, job_prefix .. id, app, rank, kept, wait, string.match(waits or '', '%z(%d+)%z'))
+    wait_at(pace, id, job_prefix .. id, app, rank, kept, wait, string.match(job[9] or '', '%z(%d+)%z'))
   else
-    lease(id, pause, start)
+    lease(id, job, pause, start)
   end
   return kept
 end
@@ -168,8 +173,7 @@ local function take_from(app, virtual_time)
   end
   call('ZREM', ready, id)
   if number(call('ZSCORE', leased, id)) > now then return end -- P4: whatever a queue says, no job has two leases
-  local job = call('HMGET', job_prefix .. id, 'call', 'stops', 'waits')
-  if start_or_wait(id, rank, app, job[1], job[2], job[3]) then
+  if start_or_wait(id, rank, app, read_job(id)) then
     kept_of[app] = (kept_of[app] or 0) + 1
     if kept_of[app] % 20 == 0 then call('ZADD', ring, 'XX', 'INCR', 1 / most.weight, app) end -- others get to their turn
     return
@@ -196,11 +200,11 @@ local function take_waiting(limit)
     elseif is_full(app, most.max_running) or has_its_share(app) then
       call('ZADD', waiting, virtual_time + 1 / most.weight, app) -- it loses this turn
     else
-      local job = call('HMGET', job_prefix .. id, 'call', 'stops', 'waits')
-      if string.match(job[3] or '', '^%Z+') ~= limit or not call('ZSCORE', later, id) then
+      local job = read_job(id)
+      if string.match(job[9] or '', '^%Z+') ~= limit or not call('ZSCORE', later, id) then
         call('ZREM', line, id) -- it has left in the meantime
       else
-        local kept = start_or_wait(id, rank, app, job[1], job[2], job[3], limit)
+        local kept = start_or_wait(id, rank, app, job, limit)
         if kept == limit then return false end
         call('ZADD', waiting, virtual_time + 1 / most.weight, app)
         if not kept then call('ZADD', ring, 'XX', 'INCR', 1 / most.weight, app) end
