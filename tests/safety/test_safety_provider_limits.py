@@ -6,9 +6,11 @@ import pytest
 
 from worker.safety.provider_limits import Allowance, ProviderLimits, read_provider_limits
 
+PARTS = ("limit", "remaining", "reset")
+
 
 def headers(limit: str, left: str, reset: str, kind: str = "requests") -> dict[str, str]:
-    return dict(zip((f"x-ratelimit-{part}-{kind}" for part in ("limit", "remaining", "reset")), (limit, left, reset)))
+    return {f"x-ratelimit-{part}-{kind}": text for part, text in zip(PARTS, (limit, left, reset), strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,8 @@ def test_requests_and_tokens_are_read_with_every_spelling_of_a_duration(reset, s
 
 
 @pytest.mark.parametrize(
-    ("limit", "left"), [("", ""), ("0", "0"), ("-5", "3"), ("1e9", "1"), ("500", "-1"), ("500", "many"), ("9" * 40, "1")]
+    ("limit", "left"),
+    [("", ""), ("0", "0"), ("-5", "3"), ("1e9", "1"), ("500", "-1"), ("500", "many"), ("9" * 40, "1")],
 )
 def test_a_limit_that_can_be_none_is_not_said(limit, left):
     assert read_provider_limits(headers(limit, left, "1s")) == ProviderLimits()

@@ -211,7 +211,26 @@ async def test_an_end_user_has_so_many_jobs_at_once_and_an_app_may_say_how_many(
     assert (wait["reason"], wait["model"], wait["until"]) == ("end_user_concurrency", None, None)
     waiting = (await read_pacing(redis, clock))["waiting"]
     assert [(row["reason"], row["jobs"]) for row in waiting] == [("end_user_concurrency", 3)], "no end user is named"
-    assert await apps.set_limits("wide", default_end_user_max=True) == replace(await apps.app("wide"), end_user_max=None)
+    assert await apps.set_limits("wide", default_end_user_max=True) == replace(
+        await apps.app("wide"), end_user_max=None
+    )
+
+
+async def test_accounts_have_meters_and_places_of_their_own(jobs, clock, redis):
+    models = {SOL: Model(id=SOL, family="gpt-5.6", rpm=6), LUNA: Model(id=LUNA, family="gpt-5.6", rpm=6)}
+    bound = PaceRules(
+        Catalogue(models, {"gpt-5.6": Family()}),
+        account_of=lambda model: "second" if model == LUNA else "default",
+        apps={"big": "third"},
+    )
+    await submit(jobs, clock, 2)
+    await submit(jobs, clock, 2, model=LUNA)
+    await submit(jobs, clock, 2, app="big")
+    assert len(await claim(jobs, rule=bound)) == 3, "one of each account"
+    meters = {(one["account"], one["model"]) for one in (await read_pacing(redis, clock))["meters"]}
+    assert meters == {("default", SOL), ("second", LUNA), ("third", SOL)}
+    waiting = (await read_pacing(redis, clock))["waiting"]
+    assert {(one["account"], one["model"], one["jobs"]) for one in waiting} == {(*one, 1) for one in meters}
 
 
 async def test_a_family_under_widened_checks_is_slowed_as_set_and_only_then(jobs, clock, redis):

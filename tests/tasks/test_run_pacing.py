@@ -36,7 +36,11 @@ async def test_tokens_are_paced_like_calls(stage):
     await stage.worker()
     text = "word " * 800  # a thousand tokens, and 2,000 a second come back
     first = await stage.settled(await stage.submit(NORMAL + text))
-    jobs = [await stage.submit(f"{NORMAL} {number} {text}") for number in range(10)]
+    late = await stage.submit(NORMAL + text * 20, policy={"queue_deadline_seconds": 0.5})  # twenty thousand tokens
+    jobs = [await stage.submit(f"{NORMAL} {number} {text}") for number in range(6)]
+    expired = await stage.settled(late)
+    assert (expired.status, expired.attempts, expired.error.code) == (Status.EXPIRED, (), "queue_deadline")
+    assert "waiting for the rate limit of the provider" in expired.error.message
     done = [first, *[await stage.settled(job) for job in jobs]]
     assert {(job.status, len(job.attempts)) for job in done} == {(Status.COMPLETED, 1)}
 

@@ -64,6 +64,8 @@ class Rates:
 
     def _bucket(self, who: Who, kind: str) -> _Bucket:
         now = self._now()
-        bucket = self._buckets.setdefault((who, kind), _Bucket(self._limits[kind], self._limits[kind] * (1 - self._used), now))
+        bucket = self._buckets.setdefault(
+            (who, kind), _Bucket(self._limits[kind], self._limits[kind] * (1 - self._used), now)
+        )
         bucket.fill(now)
         return bucket

@@ -8,8 +8,9 @@ pacing costs no round trip of its own. ops/design/pacing.md says how.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from worker.clock import from_ms
@@ -25,6 +26,14 @@ from worker.store.commands import Command, CommandArg
 DEFAULT_ACCOUNT: Final = "default"
 Mode = Literal["headers", "limits", "off"]
 """What paces calls: the provider's headers and the configured limits, these alone, or nothing."""
+
+
+AccountOf = Callable[[str], str]
+_NO_APPS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def _default_account(_model: str) -> str:
+    return DEFAULT_ACCOUNT
 
 
 _REASONS: Final[dict[str, WaitReason]] = {
@@ -91,12 +100,19 @@ class PaceRules:
     """The limits by the settings and models.toml, as the claim script reads them."""
 
     def __init__(
-        self, catalogue: Catalogue, mode: Mode = "headers", end_user_max: int = 0, widened_rpm: int = 0
+        self,
+        catalogue: Catalogue,
+        mode: Mode = "headers",
+        end_user_max: int = 0,
+        widened_rpm: int = 0,
+        account_of: AccountOf = _default_account,
+        apps: Mapping[str, str] = _NO_APPS,
     ) -> None:
         """`end_user_max`: jobs of one end user at once, 0 = any number. `widened_rpm`: calls a minute to a family of
-        models while the provider checks most of its requests; 0 = that changes nothing.
+        models while the provider checks most of its requests; 0 = that changes nothing. `account_of`: the account that
+        serves a model; `apps`: those with an account of their own.
         """
-        self._catalogue, self.mode = catalogue, mode
+        self._catalogue, self.mode, self._account_of, self._apps = catalogue, mode, account_of, apps
         self._end_user_max, self._widened_rpm = end_user_max, widened_rpm
         self._widened: frozenset[str] = frozenset()
         self._text = ""
@@ -117,7 +133,7 @@ class PaceRules:
         made_of: Any = (self._catalogue.models, self._widened)
         if made_of[0] is not self._made_of[0] or made_of[1] != self._made_of[1]:
             rules = {"pace": self.mode != "off", "headers": self.mode == "headers", "end_user": self._end_user_max}
-            self._text = json.dumps(rules | {"models": self._rows()}, separators=(",", ":"))
+            self._text = json.dumps(rules | {"models": self._rows(), "apps": dict(self._apps)}, separators=(",", ":"))
             self._made_of = made_of
         return self._text
 
@@ -131,7 +147,8 @@ class PaceRules:
         return rows
 
     def _rule(self, model: Model) -> dict[str, Any]:
-        row: dict[str, Any] = {"max": model.max_concurrent}
+        account = self._account_of(model.id)
+        row: dict[str, Any] = {"max": model.max_concurrent, "account": None if account == DEFAULT_ACCOUNT else account}
         if self.mode != "off":
             row |= {"rpm": model.rpm, "tpm": model.tpm}
         if model.family in self._widened:

@@ -145,7 +145,7 @@ local function start_or_wait(id, rank, app, job, from)
   local pause = any_pause and pause_of(job[8] or '') or ''
   local kept, wait, start
   if pause == '' and is_open == 0 and is_job(id) then
-    kept, wait, start = why_not(pace, id, job[7], limits_of(app).end_user_max, from)
+    kept, wait, start = why_not(pace, id, app, job[7], limits_of(app).end_user_max, from)
   end
   if kept and kept == from then
     call('ZADD', limits, now + look_after(kept, wait), kept)

@@ -12,7 +12,7 @@ local TOKENS_OF_MEDIA, OUTPUT_TOKENS, BYTES_PER_TOKEN = 2000, 500, 4
 -- when a limit is looked at again after so many ms; that of a family may end with the state of the account
 local function look_after(limit, wait)
   if string.find(limit, '^family:') then wait = math.min(wait or LOOK_AGAIN_MS, 2 * LOOK_AGAIN_MS) end
-  return math.max(1, math.ceil(wait or LOOK_AGAIN_MS))
+  return math.max(50, math.ceil(wait or LOOK_AGAIN_MS)) -- many workers look at the same time
 end
 local function pacer(rules_text, keys, now)
   local rules, on = json(rules_text)
@@ -42,10 +42,11 @@ local function input_tokens(self, id)
   return math.ceil(size / BYTES_PER_TOKEN)
 end
 -- called: account, model and end user of the job's next call     from: the limit in whose queue it stands, if it does
-local function why_not(self, id, called, user_max, from)
+local function why_not(self, id, app, called, user_max, from)
   local account, model, user = string.match(called or '', '^(%Z+)%z(%Z+)%z(%Z*)$')
   if not self.on or not account then return nil end
   local rule = (self.rules.models or {})[model] or {}
+  account = (self.rules.apps or {})[app] or rule.account or account
   local name = account .. ':' .. (rule.model or model)
   local start, most = {places = {}, charges = {}}, user_max or number(self.rules.end_user)
   if user ~= '' and most > 0 then

@@ -28,9 +28,10 @@ from worker.jobs.errors import (
 )
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
+from worker.jobs.view_schema import WaitReason
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.admission.pacing import MeterChange
+from worker.store.admission.pacing import MeterChange, read_wait
 from worker.store.admission.quarantine import QuarantineLimits, must_not_be_quarantined
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
@@ -271,6 +272,12 @@ class Jobs:
                 raise
             emit("content.damaged", job_id=job_id)
             return unreadable_of(job, notices, waits)
+
+    async def limit_of(self, job_id: str) -> WaitReason | None:
+        """Return what keeps a waiting job from its call, or None if no limit does."""
+        async with store_errors("read the job", keys.job(job_id)):
+            wait = read_wait(await self._redis.hget(keys.job(job_id), "waits"))
+        return None if wait is None else wait["reason"]
 
     async def load_input(self, job_id: str) -> dict[str, Any] | None:
         """Return the input for the model (input, instructions, params), or None if it was removed."""
