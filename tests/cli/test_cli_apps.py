@@ -15,11 +15,11 @@ def test_an_apps_terms_are_set_and_listed(vigil: Vigil) -> None:
     assert "shop: weight 2.5, running at once: 40" in vigil("apps", "set", "shop", "--weight", "2.5").stdout
     listed = json.loads(vigil("apps", "list", "--json").stdout)["data"]
     assert listed == [
-        {"name": "mall", "weight": 1.0, "max_running": None},
-        {"name": "shop", "weight": 2.5, "max_running": 40},
+        {"name": "mall", "weight": 1.0, "max_running": None, "end_user_max": None},
+        {"name": "shop", "weight": 2.5, "max_running": 40, "end_user_max": None},
     ]
-    again = json.loads(vigil("apps", "set", "shop", "--max-running", "default", "--json").stdout)
-    assert again == {"name": "shop", "weight": 2.5, "max_running": None}
+    again = json.loads(vigil("apps", "set", "shop", "--max-running", "default", "--end-user-max", "3", "--json").stdout)
+    assert again == {"name": "shop", "weight": 2.5, "max_running": None, "end_user_max": 3}
     assert "as the settings say" in vigil("apps", "list").stdout
 
 
@@ -27,7 +27,7 @@ def test_an_apps_terms_are_set_and_listed(vigil: Vigil) -> None:
     ("words", "code", "message"),
     [
         (["nobody", "--weight", "1"], 1, "no app nobody"),
-        (["shop"], 2, "--weight or --max-running"),
+        (["shop"], 2, "--weight, --max-running or --end-user-max"),
         (["shop", "--weight", "0"], 2, "weight"),
         (["shop", "--max-running", "many"], 2, "whole number"),
     ],

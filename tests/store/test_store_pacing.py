@@ -54,13 +54,13 @@ async def tell(redis, change):
     await redis.delete(nobody)
 
 
-def said(limit, left, reset=None):
+def limits_of(limit, left, reset=None):
     return ProviderLimits(requests=Allowance(limit, left, reset))
 
 
 async def use_up(redis, limit=600):
     """Leave nothing of the provider's limit of calls, for as long as the test takes."""
-    await tell(redis, METER.answered(CALL, said(limit, 0)))
+    await tell(redis, METER.answered(CALL, limits_of(limit, 0)))
     await redis.hset(keys.meter(METER.name), mapping={"requests_left": 0, "requests_rate": 1e-9})
 
 
@@ -83,7 +83,7 @@ def ids(held):
 async def test_what_the_provider_has_left_is_started_and_the_rest_waits_with_reason_and_time(jobs, clock, redis):
     first = await submit(jobs, clock)
     assert ids(await claim(jobs)) == first
-    await tell(redis, METER.answered(CALL, said(60, 4)))
+    await tell(redis, METER.answered(CALL, limits_of(60, 4)))
     names = await submit(jobs, clock, 6)
     assert ids(await claim(jobs)) == names[:3], "four, less what comes too early because calls overtake one another"
     assert await redis.zcard(keys.LATER) == 3
@@ -145,7 +145,7 @@ async def test_a_429_closes_the_model_for_all_workers_but_one_call_a_minute(jobs
 async def test_headers_that_say_nothing_usable_slow_nobody(jobs, clock, redis, what):
     await submit(jobs, clock)
     await claim(jobs)
-    limits = {"nothing": ProviderLimits(), "1": said(10**9, 10**9, 1.0), "0s": said(10**9, 10**9 - 1, 0.0)}[what]
+    limits = {"nothing": ProviderLimits(), "1": limits_of(10**9, 10**9, 1.0), "0s": limits_of(10**9, 10**9 - 1, 0.0)}[what]
     await tell(redis, METER.answered(CALL, limits))
     await submit(jobs, clock, 60)
     assert len(await claim(jobs)) == 60
@@ -202,12 +202,12 @@ async def test_an_end_user_has_so_many_jobs_at_once_and_an_app_may_say_how_many(
         await apps.create_key(app, ("submit",))
     await apps.set_limits("wide", end_user_max=3)
     await tell(redis, METER.answered(CALL, ProviderLimits()))
-    mine = await submit(jobs, clock, 3, safety_identifier="u1")
+    names = await submit(jobs, clock, 3, safety_identifier="u1")
     others = await submit(jobs, clock, 1, safety_identifier="u2") + await submit(jobs, clock, 2)
     wide = await submit(jobs, clock, 4, app="wide", safety_identifier="u3")
     held = await claim(jobs, rule=rules(end_user_max=1))
-    assert sorted(ids(held)) == sorted([mine[0], *others, *wide[:3]])
-    wait = (await jobs.load(mine[1])).waiting_for
+    assert sorted(ids(held)) == sorted([names[0], *others, *wide[:3]])
+    wait = (await jobs.load(names[1])).waiting_for
     assert (wait["reason"], wait["model"], wait["until"]) == ("end_user_concurrency", None, None)
     waiting = (await read_pacing(redis, clock))["waiting"]
     assert [(row["reason"], row["jobs"]) for row in waiting] == [("end_user_concurrency", 3)], "no end user is named"
