@@ -201,7 +201,7 @@ class JobRun:
         reader = await self._attempts.finish(number)
         drafts = [
             *drafts,
-            (event_mapping.attempt_finished(context.catalogue, job.attempt(number), verdict, now), number),
+            (event_mapping.attempt_finished(context.catalogue, job, number, verdict, now), number),
         ]
         recorder.tell(self._starter.pacing.ended(number, verdict))
         context.access.observe(job.attempt(number).model, verdict)
