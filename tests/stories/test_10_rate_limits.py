@@ -38,9 +38,9 @@ async def test_jobs_wait_for_the_providers_rate_and_not_in_429s(
 
     status = await app.status()
     (waiting,) = status.pacing.waiting
-    assert (waiting["reason"], waiting["account"], waiting["model"]) == ("provider_rate", "default", SOL)
+    assert (waiting.reason, waiting.account, waiting.model) == ("provider_rate", "default", SOL)
     (meter,) = status.pacing.meters
-    assert meter["requests_limit"] == 120
+    assert meter.requests_limit == 120
     monkeypatch.setenv("VIGIL_URL", vigil.url)
     monkeypatch.setenv("VIGIL_API_KEY", vigil.key)
     assert await asyncio.to_thread(run, ["status"]) == 0

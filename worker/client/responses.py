@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from .api_model import ApiModel, Open
 from .enums import AccessStatus, AccountStatus, MessageState
 from .models import Disclosure, Job
+from .waiting import Pacing
 
 
 class BatchRow(ApiModel):
@@ -154,14 +155,6 @@ class Rates(ApiModel):
     blocks: float | None = None
     substitutions: float | None = None
     window_seconds: int = 0
-
-
-class Pacing(ApiModel):
-    """The provider's limits as the workers know them (`meters`), and how many jobs wait for which limit."""
-
-    SHOWN = ("waiting",)
-    meters: tuple[dict[str, Any], ...] = ()
-    waiting: tuple[dict[str, Any], ...] = ()
 
 
 class Status(ApiModel):

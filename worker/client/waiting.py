@@ -1,4 +1,4 @@
-"""The types of what a job that has not started waits for: its place in the queue, and the limit that keeps it."""
+"""The types of what jobs wait for that have not started: places in the queue, and limits that keep them."""
 
 from __future__ import annotations
 
@@ -34,3 +34,36 @@ class WaitingFor(ApiModel):
     model: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+class Meter(ApiModel):
+    """What one model of a provider account may still be called now."""
+
+    SHOWN = ("model", "requests_left", "closed_until")
+    account: str
+    model: str
+    requests_limit: int | None = None
+    requests_left: int | None = None
+    tokens_limit: int | None = None
+    tokens_left: int | None = None
+    closed_until: datetime | None = None
+    last_call_at: datetime | None = None
+
+
+class WaitingJobs(ApiModel):
+    """How many jobs wait at one limit, and when it lets the next one through."""
+
+    SHOWN = ("reason", "model", "jobs")
+    reason: Open[WaitReason] = ""
+    account: str | None = None
+    model: str | None = None
+    jobs: int = 0
+    next_at: datetime | None = None
+
+
+class Pacing(ApiModel):
+    """The provider's limits as the workers know them, and what waits for limits."""
+
+    SHOWN = ("waiting",)
+    meters: tuple[Meter, ...] = ()
+    waiting: tuple[WaitingJobs, ...] = ()

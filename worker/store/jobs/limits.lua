@@ -95,7 +95,10 @@ end
 local function expected(self, limit, wait, ahead)
   local meter = self.meters[string.match(limit, '^rate:(.+)$') or limit]
   if not meter then return '' end
-  local per_call = math.max(number(meter.own_requests_ms), number(meter.requests_rate) > 0 and 1 / meter.requests_rate or 0)
+  local per_call, tokens = number(meter.own_requests_ms), meter.mean_output or OUTPUT_TOKENS
+  if number(meter.requests_rate) > 0 then per_call = math.max(per_call, 1 / meter.requests_rate) end
+  if number(meter.tokens_rate) > 0 then per_call = math.max(per_call, tokens / meter.tokens_rate) end
+  per_call = math.max(per_call, tokens * number(meter.own_tokens_ms))
   return string.format('%.0f', self.now + wait + ahead * per_call)
 end
 local function wait_at(self, id, key, app, rank, limit, wait, since)
