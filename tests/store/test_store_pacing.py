@@ -10,6 +10,7 @@ from builders import CANCELLED, STARTED, backoff, new_job
 from store_inspection import fall_due, lapse, sound
 
 from worker.clock import Clock
+from worker.jobs.accounts import AccountBindings
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.model import Family, Model
 from worker.safety.provider_limits import Allowance, ProviderLimits
@@ -30,7 +31,7 @@ def rules(mode="headers", end_user_max=0, widened=0, **limits):
     sol = Model(id=SOL, family="gpt-5.6", aliases=("gpt-5.6",), **limits)
     models = {SOL: sol, LUNA: Model(id=LUNA, family="gpt-5.6")}
     made = PaceRules(Catalogue(models, {"gpt-5.6": Family()}), mode, end_user_max, widened)
-    made.set_widened({"gpt-5.6"})
+    made.set_widened({("default", "gpt-5.6")})
     return made
 
 
@@ -225,8 +226,8 @@ async def test_accounts_have_meters_and_places_of_their_own(jobs, clock, redis):
     models = {SOL: Model(id=SOL, family="gpt-5.6", rpm=6), LUNA: Model(id=LUNA, family="gpt-5.6", rpm=6)}
     bound = PaceRules(
         Catalogue(models, {"gpt-5.6": Family()}),
-        account_of=lambda model: "second" if model == LUNA else "default",
-        apps={"big": "third"},
+        bindings=AccountBindings(apps={"big": "third"}, models={LUNA: "second"}),
+        accounts=["default", "second", "third"],
     )
     await submit(jobs, clock, 2)
     await submit(jobs, clock, 2, model=LUNA)

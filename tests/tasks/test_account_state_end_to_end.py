@@ -74,7 +74,7 @@ async def test_an_account_under_extra_checks_is_seen_in_the_status_and_told_once
     serving = asyncio.create_task(serve(settings, redis, ready=ready, stop=stop, sock=sock))
     await ready.wait()
     key = (await Apps(redis, Clock()).create_key("acme", SCOPES))[1]
-    monitor = AccountMonitor(redis, settings.catalogue(), SafetyNotices(redis, 1000), Clock(), lambda _: None)
+    monitor = AccountMonitor(redis, settings.catalogue(), SafetyNotices(redis, 1000), Clock())
     async with httpx2.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as app:
         before = (await app.get("/v1/status")).json()
         assert before["account"]["state"] == "normal"

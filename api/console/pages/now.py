@@ -1,4 +1,4 @@
-"""Now: what the deployment does at this moment, and how the provider treats the account.
+"""Now: what the deployment does at this moment, and how the provider treats the accounts.
 
 Its parts are read at intervals of their own, each once for all pages that are open: together less than one round trip
 to Redis in a second, whoever looks.
@@ -28,7 +28,7 @@ _REREAD_S: Final = {
     "circuits": 30.0,
     "pauses": 30.0,
     "pacing": 30.0,
-    "account": 60.0,
+    "accounts": 60.0,
     "waits": 120.0,
 }
 """Of an open page; one that is loaded anew shows what is not older than _FRESH_S."""
@@ -41,14 +41,7 @@ async def show_now(visit: Visit) -> Page:
     """Show the queue, the workers and the account."""
     parts = _parts(visit.context)
     found = dict(zip(parts, await asyncio.gather(*(_read(visit, *one) for one in parts.items())), strict=True))
-    status = DeploymentStatus(
-        found["queue"].value,
-        found["workers"].value,
-        found["account"].value,
-        found["circuits"].value,
-        found["pauses"].value,
-        found["pacing"].value,
-    )
+    status = DeploymentStatus(**{name: found[name].value for name in DeploymentStatus._fields})
     history, durations = found["waits"].value
     values: dict[str, Any] = {
         **status_view(status, visit.key),
@@ -74,7 +67,7 @@ def _parts(context: AppContext) -> dict[str, Callable[[], Awaitable[Any]]]:
         "circuits": deployment.circuits,
         "pauses": context.pauses.list,
         "pacing": deployment.pacing,
-        "account": deployment.account,
+        "accounts": deployment.accounts,
         "waits": waits,
     }
 

@@ -8,12 +8,13 @@ pacing costs no round trip of its own. ops/design/pacing.md says how.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from worker.clock import from_ms
+from worker.jobs.account_name import DEFAULT_ACCOUNT
+from worker.jobs.accounts import AccountBindings
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.model import Model
 from worker.jobs.record import Job
@@ -23,17 +24,9 @@ from worker.safety.provider_limits import ProviderLimits
 from worker.store import keys
 from worker.store.commands import Command, CommandArg
 
-DEFAULT_ACCOUNT: Final = "default"
+_NO_BINDINGS: Final = AccountBindings()
 Mode = Literal["headers", "limits", "off"]
 """What paces calls: the provider's headers and the configured limits, these alone, or nothing."""
-
-
-AccountOf = Callable[[str], str]
-_NO_APPS: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-def _default_account(_model: str) -> str:
-    return DEFAULT_ACCOUNT
 
 
 _REASONS: Final[dict[str, WaitReason]] = {
@@ -86,13 +79,15 @@ def model_of_next_call(job: Job) -> str:
     return tried[-1] if tried else job.requested_model
 
 
-def next_call(job: Job, account: str = DEFAULT_ACCOUNT) -> str:
+def next_call(job: Job) -> str:
     """Return what the claim reads of the job's next call: account, model and end user; "" if it makes none.
 
-    A job with an attempt under way upstream reads that on, so nothing may keep it.
+    The account is the last attempt's; what the rules bind the app or the model to comes before it. A job with an
+    attempt under way upstream reads that on, so nothing may keep it.
     """
     if job.open_attempts:
         return ""
+    account = job.attempts[-1].account if job.attempts else DEFAULT_ACCOUNT
     return "\0".join((account, model_of_next_call(job), job.safety_identifier or ""))
 
 
@@ -105,21 +100,21 @@ class PaceRules:
         mode: Mode = "headers",
         end_user_max: int = 0,
         widened_rpm: int = 0,
-        account_of: AccountOf = _default_account,
-        apps: Mapping[str, str] = _NO_APPS,
+        bindings: AccountBindings = _NO_BINDINGS,
+        accounts: Sequence[str] = (DEFAULT_ACCOUNT,),
     ) -> None:
         """`end_user_max`: jobs of one end user at once, 0 = any number. `widened_rpm`: calls a minute to a family of
-        models while the provider checks most of its requests; 0 = that changes nothing. `account_of`: the account that
-        serves a model; `apps`: those with an account of their own.
+        models while the provider checks most of its requests; 0 = that changes nothing. `bindings`: which account
+        serves whom; `accounts`: their names, in the order in which a claim gets their circuits.
         """
-        self._catalogue, self.mode, self._account_of, self._apps = catalogue, mode, account_of, apps
+        self._catalogue, self.mode, self._bindings, self._accounts = catalogue, mode, bindings, accounts
         self._end_user_max, self._widened_rpm = end_user_max, widened_rpm
-        self._widened: frozenset[str] = frozenset()
+        self._widened: frozenset[tuple[str, str]] = frozenset()
         self._text = ""
-        self._made_of: tuple[Any, frozenset[str]] = (None, self._widened)
+        self._made_of: tuple[Any, frozenset[tuple[str, str]]] = (None, self._widened)
 
-    def set_widened(self, families: Collection[str]) -> None:
-        """Slow the calls to these families, and to no others."""
+    def set_widened(self, families: Collection[tuple[str, str]]) -> None:
+        """Slow the calls to these families, each of an account, and to no others."""
         self._widened = frozenset(families) if self._widened_rpm else frozenset()
 
     def meter(self, model: str, account: str = DEFAULT_ACCOUNT) -> Meter:
@@ -133,13 +128,17 @@ class PaceRules:
         made_of: Any = (self._catalogue.models, self._widened)
         if made_of[0] is not self._made_of[0] or made_of[1] != self._made_of[1]:
             rules = {"pace": self.mode != "off", "headers": self.mode == "headers", "end_user": self._end_user_max}
-            self._text = json.dumps(rules | {"models": self._rows(), "apps": dict(self._apps)}, separators=(",", ":"))
+            slow = {f"{account}:{family}": self._widened_rpm for account, family in sorted(self._widened)}
+            who = {"apps": dict(self._bindings.apps), "accounts": list(self._accounts), "slow": slow}
+            self._text = json.dumps(rules | who | {"models": self._rows()}, separators=(",", ":"))
             self._made_of = made_of
         return self._text
 
     def _rows(self) -> dict[str, dict[str, Any]]:
         """Return the rule of each model that has one, by all of its names."""
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, dict[str, Any]] = {
+            name: {"account": account, "model": name} for name, account in self._bindings.models.items()
+        }
         for model in self._catalogue.models.values():
             row = self._rule(model)
             names = (model.id, *model.aliases) if row else model.aliases
@@ -147,12 +146,12 @@ class PaceRules:
         return rows
 
     def _rule(self, model: Model) -> dict[str, Any]:
-        account = self._account_of(model.id)
+        account = self._bindings.account_of("", model.id, self._catalogue)
         row: dict[str, Any] = {"max": model.max_concurrent, "account": None if account == DEFAULT_ACCOUNT else account}
         if self.mode != "off":
             row |= {"rpm": model.rpm, "tpm": model.tpm}
-        if model.family in self._widened:
-            row |= {"family": model.family, "slow": self._widened_rpm}
+        if any(model.family == family for _, family in self._widened):
+            row["family"] = model.family
         return {name: value for name, value in row.items() if value is not None}
 
 

@@ -11,6 +11,11 @@
 --   METER key limits limit what…           feed_meter(…) of pace.lua
 --   LEAVE job places_prefix limits id       gives back the places at limits that the job holds; what waits there is looked
 --                                          at now
+--   RETIRE job trail input output settled holds times app id ended passed least result prompt holder…
+--                                          lets a job that ended at `ended` (ms), `passed` seconds ago, expire so many
+--                                          seconds after its end, its input after `prompt`; or sooner, if the field of
+--                                          its app in `times` says so: "<result> <prompt>"; but not within `least`
+--                                          seconds. While the set of legal holds has one of the holders, nothing expires
 --   COUNT …                                adds the job's counts to those of its week: count_losses below
 -- or be one of its own, also after IF:
 --   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
@@ -52,6 +57,23 @@ local function leave(job, places_prefix, limits, id)
   end
   call('HDEL', job, 'places')
 end
+local function retire(job, trail, input, output, settled, holds, times, app, id, ended, passed, least, result, prompt, ...)
+  local own_result, own_prompt = string.match(call('HGET', times, app) or '', '^(%d+) (%d+)$')
+  if own_result then
+    result, prompt = math.min(result, own_result), math.min(prompt, own_prompt)
+  end
+  local held = false
+  for _, holder in ipairs({...}) do held = held or within(holds, holder, 'PERSIST') end
+  for _, name in ipairs({job, trail, input, output}) do
+    if held then
+      call('PERSIST', name)
+    else
+      local seconds = name == input and math.min(prompt, result) or result
+      call('EXPIRE', name, string.format('%.0f', math.max(least, seconds - passed)))
+    end
+  end
+  call('ZADD', settled, string.format('%.0f', ended + result * 1000), id)
+end
 -- adds to a counter; whatever is wrong with it, the commit goes on: a count can be corrected, a job not
 local function add_count(key, field, amount)
   local reply = redis.pcall('HINCRBY', key, field, amount)
@@ -84,7 +106,8 @@ local function count_losses(apps, week, people, person, ttl, most_models, most_p
     for _, key in ipairs({people, person}) do call('EXPIRE', key, ttl, 'NX') end
   end
 end
-local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, COUNT = count_losses, METER = feed_meter, LEAVE = leave}
+local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, RETIRE = retire, COUNT = count_losses,
+  METER = feed_meter, LEAVE = leave}
 local function run_command(first, last)
   if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))

@@ -1,8 +1,9 @@
 -- claim: Lease up to `limit` jobs to a worker: first those whose lease has run out, then ready ones, app by app.
 -- KEYS     ready, later, leased: the three queues, one of which each unsettled job is in
---          circuit: the circuit of the provider's account     ring: apps with ready jobs, by virtual time
---          ring_position: the virtual time that the ring has reached     pauses: scopes of pauses, by when they end
+--          ring: apps with ready jobs, by virtual time     ring_position: the virtual time that the ring has reached
+--          pauses: scopes of pauses, by when they end
 --          limits: limits at which jobs wait, by when they are looked at     meters: names of meters, by their last call
+--          then the circuits of the provider's accounts
 -- ARGV     worker_id, limit, lease_ms
 --          job_prefix: prefix of a job's hash     arq_prefix: prefix of arq's payload key
 --          arq_head, arq_tail: arq's payload before and behind the job's id
@@ -16,8 +17,9 @@
 --          of an app's queue there, of the jobs that have a place at a limit
 --          held_count: how many apps hold slots of this worker, then each with the number of its slots
 --          then apps whose record the caller refuses (Vigil did not write it): they get the defaults
--- Returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token,
---          record, its tag, private, audit head, input, pause, charge}…, {app, its record, …} of the apps that were looked at}
+-- Returns  {next due time in ms or -1, now in ms, {1 or 0 for each circuit: whether it is open}, {id, generation, token,
+--          previous token, record, its tag, private, audit head, input, pause, charge}…, {app, its record, …} of the apps
+--          that were looked at}
 -- A job without a record is handed out like the others, with an empty record: its worker settles it.
 -- The server's clock decides. A running job is not due, so it is never read again. arq is given a fresh id for each
 -- wake-up ("<id>.<generation>"), so that nothing arq remembers of an earlier one can interfere.
@@ -29,8 +31,8 @@
 -- of them than slots.
 -- A job that a limit keeps from calling its model waits there (limits.lua). When a limit is looked at again, what waits
 -- at it and the ring take one job in turn. The steps of a claim are bounded; the next one goes on at once.
-local ready, later, leased, circuit = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local ring, ring_position, pauses, limits, meters = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local ready, later, leased = KEYS[1], KEYS[2], KEYS[3]
+local ring, ring_position, pauses, limits, meters = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local worker_id, limit, lease_ms, job_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local arq_prefix, arq_head, arq_tail = ARGV[5], ARGV[6], ARGV[7]
 local input_prefix, max_input = ARGV[8], tonumber(ARGV[9])
@@ -42,10 +44,11 @@ local held_count = tonumber(ARGV[21])
 local held, refused, looked_at = {}, {}, {}
 for i = 22, 21 + 2 * held_count, 2 do held[ARGV[i]] = tonumber(ARGV[i + 1]) end
 for i = 22 + 2 * held_count, #ARGV do refused[ARGV[i]] = true end
-local now, is_open = now_ms(), call('EXISTS', circuit)
+local now, circuits = now_ms(), {}
+for i = 9, #KEYS do circuits[#circuits + 1] = call('EXISTS', KEYS[i]) end
 local pace = pacer(rules, {leased = leased, later = later, limits = limits, meters = meters,
   input_prefix = input_prefix, meter_prefix = meter_prefix, limit_prefix = limit_prefix, line_prefix = line_prefix,
-  places_prefix = places_prefix}, now)
+  places_prefix = places_prefix}, circuits, now)
 local room, out, apps = tonumber(limit), {}, {}
 local any_pause = call('ZCARD', pauses) > 0
 
@@ -144,7 +147,7 @@ local before, passed_over, kept_of = position, 0, {}
 local function start_or_wait(id, rank, app, job, from)
   local pause = any_pause and pause_of(job[8] or '') or ''
   local kept, wait, start
-  if pause == '' and is_open == 0 and is_job(id) then
+  if pause == '' and is_job(id) then
     kept, wait, start = why_not(pace, id, app, job[7], limits_of(app).end_user_max, from)
   end
   if kept and kept == from then
@@ -241,4 +244,4 @@ for _, key in ipairs({later, leased, limits}) do
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if first[2] and (due < 0 or tonumber(first[2]) < due) then due = tonumber(first[2]) end
 end
-return {due, now, is_open, out, looked_at}
+return {due, now, circuits, out, looked_at}

@@ -3,8 +3,9 @@
 -- end_user:<safety identifier> (jobs at once). Jobs wait at one limit, in a queue per app; its apps take turns by virtual
 -- time as those of the ring do. What waits is in `later`, falls due by itself after ten minutes whatever happens to the
 -- limit's keys, and holds no slot. Places at once are counted from the leases, so a dead worker leaves none taken.
---   pacer(rules, keys, now)   the limits by the rules of the settings (worker/store/admission/pacing.py); keys: leased,
---                             later, limits (limits by when they are looked at), meters (names of meters), and prefixes
+--   pacer(rules, keys, circuits, now)  the limits by the rules of the settings (worker/store/admission/pacing.py); keys:
+--                             leased, later, limits (limits by when they are looked at), meters (names of meters), and
+--                             prefixes; circuits: 1 for each account of the rules whose circuit is open
 --   why_not(pacer, …)         the limit that keeps a job, and for how many ms if that is known; nil, and what starting takes
 --   begin(pacer, id, key, start), wait_at(pacer, …), save_meters(pacer)
 local DUE_ANYWAY_MS, LOOK_AGAIN_MS, PLACES_KEPT_MS = 600000, 1000, 691200000
@@ -14,9 +15,11 @@ local function look_after(limit, wait)
   if string.find(limit, '^family:') then wait = math.min(wait or LOOK_AGAIN_MS, 2 * LOOK_AGAIN_MS) end
   return math.max(50, math.ceil(wait or LOOK_AGAIN_MS)) -- many workers look at the same time
 end
-local function pacer(rules_text, keys, now)
+local function pacer(rules_text, keys, circuits, now)
   local rules, on = json(rules_text)
-  return {on = on, rules = rules, keys = keys, now = now, meters = {}, changed = {}, waiters = {}}
+  local open = {}
+  for i, account in ipairs(rules.accounts or {}) do open[account] = circuits[i] == 1 end
+  return {on = on, rules = rules, keys = keys, now = now, open = open, meters = {}, changed = {}, waiters = {}}
 end
 local function meter_of(self, name)
   self.meters[name] = self.meters[name] or read_meter(self.keys.meter_prefix .. name)
@@ -47,6 +50,7 @@ local function why_not(self, id, app, called, user_max, from)
   if not self.on or not account then return nil end
   local rule = (self.rules.models or {})[model] or {}
   account = (self.rules.apps or {})[app] or rule.account or account
+  if self.open[account] then return nil end -- it is held, and calls nobody
   local name = account .. ':' .. (rule.model or model)
   local start, most = {places = {}, charges = {}}, user_max or number(self.rules.end_user)
   if user ~= '' and most > 0 then
@@ -59,8 +63,9 @@ local function why_not(self, id, app, called, user_max, from)
     if (not from and has_waiters(self, limit)) or places_full(self, limit, rule.max) then return limit end
     start.places[#start.places + 1] = limit
   end
-  if number(rule.slow) > 0 then
-    local meter, own = 'family:' .. account .. ':' .. rule.family, {rpm = rule.slow}
+  local slow = rule.family and number((self.rules.slow or {})[account .. ':' .. rule.family]) or 0
+  if slow > 0 then
+    local meter, own = 'family:' .. account .. ':' .. rule.family, {rpm = slow}
     if not from and has_waiters(self, meter) then return meter end
     local wait = meter_wait(meter_of(self, meter), own, 1, self.now, false)
     if wait > 0 then return meter, wait end

@@ -58,13 +58,13 @@ class ClaimReply(NamedTuple):
 
 
 class ClaimReplies(NamedTuple):
-    """What a claim returned: the next due time in ms or -1, the server's time in ms, whether the circuit is open, the
+    """What a claim returned: the next due time in ms or -1, the server's time in ms, which circuits are open, the
     claimed jobs, and the records of the apps whose limits it read.
     """
 
     due: int
     now: int
-    is_open: bool
+    open_circuits: frozenset[str]
     jobs: list[ClaimReply]
     apps: dict[str, bytes]
 
@@ -174,7 +174,7 @@ class Scripts:
         worker: str,
         limit: int,
         lease_ms: int,
-        circuit: str,
+        circuits: Sequence[str],
         limits: AppLimits,
         refused: Iterable[str] = (),
     ) -> ClaimReplies:
@@ -186,12 +186,13 @@ class Scripts:
         held = [part for pair in limits.held.items() for part in pair]
         args += [limits.share, limits.rules, keys.meter(""), keys.limit_apps(""), keys.LIMIT_LINE, keys.places("")]
         args += [len(limits.held), *held, *refused]
-        names = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
-        names += [keys.RING, keys.RING_POSITION, keys.PAUSES, keys.LIMITS, keys.METERS]
-        due, now, is_open, rows, apps = await self._claim(keys=names, args=args)
+        names = [keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.RING_POSITION, keys.PAUSES]
+        names += [keys.LIMITS, keys.METERS, *map(keys.circuit, circuits)]
+        due, now, states, rows, apps = await self._claim(keys=names, args=args)
         claimed = [_claim_reply(row) for row in rows]
         records = {_text(name): raw for name, raw in zip(apps[::2], apps[1::2], strict=True) if raw}
-        return ClaimReplies(int(due), int(now), bool(is_open), claimed, records)
+        open_circuits = frozenset(scope for scope, is_open in zip(circuits, states, strict=True) if is_open)
+        return ClaimReplies(int(due), int(now), open_circuits, claimed, records)
 
     async def renew(self, lease_ms: int, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""

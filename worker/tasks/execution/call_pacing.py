@@ -27,11 +27,11 @@ class CallPacing:
         self._calls: dict[int, tuple[Meter, Charge]] = {}
         self._answered: set[int] = set()
 
-    def begin(self, number: int, model: str, shape: RequestShape) -> list[MeterChange]:
+    def begin(self, number: int, model: str, account: str, shape: RequestShape) -> list[MeterChange]:
         """Return what is told of a call that is about to begin."""
         if self._rules.mode == "off":
             return []
-        meter, claimed = self._rules.meter(model), self._unused
+        meter, claimed = self._rules.meter(model, account), self._unused
         self._unused = None
         output = claimed.output_tokens if claimed is not None else _OUTPUT_TOKENS
         if shape.output_limit is not None:  # the provider counts what may come
