@@ -326,10 +326,8 @@ class Apps:
             if limit is not None and not 0 <= limit <= MAX_RUNNING:
                 raise Refused(f"invalid_{field}", f"{field} is a whole number from 0 to {MAX_RUNNING}.", 422)
         given: dict[str, Any] = {"weight": weight, "max_running": max_running, "end_user_max": end_user_max}
-        changes = {field: value for field, value in given.items() if value is not None}
-        changes |= ({"max_running": None} if default_max else {}) | (
-            {"end_user_max": None} if default_end_user_max else {}
-        )
+        unset = {"max_running": default_max, "end_user_max": default_end_user_max}
+        changes = {field: value for field, value in given.items() if value is not None or unset.get(field)}
         async with store_errors("change the app"):
             record = await self._update(name, changes, by)
             await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # a full app has left the ring
@@ -390,9 +388,8 @@ def load_key(macs: RecordMacs, digest: str, raw: bytes) -> ApiKey:
 
 
 def _app_of(record: dict[str, Any]) -> App:
-    own = app_retention.load(json.dumps(record).encode())
-    weight, running, of_end_user = record.get("weight", 1.0), record.get("max_running"), record.get("end_user_max")
-    return App(record["name"], weight, running, own, of_end_user)
+    own, of_end_user = app_retention.load(json.dumps(record).encode()), record.get("end_user_max")
+    return App(record["name"], record.get("weight", 1.0), record.get("max_running"), own, of_end_user)
 
 
 def _refused(raw: bytes | None, error: RecordUnreadable) -> RefusedKey:
