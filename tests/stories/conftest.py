@@ -21,6 +21,7 @@ class Story:
     app: AsyncVigil  # the app's client, over HTTP
     provider: Simulator  # the fake provider; `calls()` says what it was asked and what it billed
     stage: Stage  # the workers
+    key: str  # the app's API key, with all scopes
     url: str  # of the API
     key: str  # of the app
 
@@ -32,6 +33,5 @@ async def vigil(redis: ArqRedis, valkey_url: str, monkeypatch: pytest.MonkeyPatc
     async with full_stack(redis, valkey_url, speed=20) as running:
         await running.stage.worker()
         key = running.app.headers["Authorization"].removeprefix("Bearer ")
-        url = str(running.app.base_url)
-        async with AsyncVigil(url, key) as app:
-            yield Story(app, running.stage.sim, running.stage, url, key)
+        async with AsyncVigil(str(running.app.base_url), key) as app:
+            yield Story(app, running.stage.sim, running.stage, key, str(running.app.base_url))

@@ -1,4 +1,7 @@
-"""`vigil apps`: the weight, the limit and the retention of each app. Uses Redis directly, like `vigil keys`."""
+"""`vigil apps`: weight, limit and retention of each app, and whether its jobs must name their end users.
+
+Uses Redis directly, like `vigil keys`.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +47,14 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     elif not found:
         print("There are no apps; `vigil keys create --app NAME` makes one.")
     else:
-        columns = ("APP", "WEIGHT", "RUNNING AT ONCE", "OF AN END USER")
-        rows = [(a.name, f"{a.weight:g}", _limit_text(a.max_running), _limit_text(a.end_user_max)) for a in found]
+        columns = ("APP", "WEIGHT", "RUNNING AT ONCE", "OF AN END USER", "END USER")
+        rows = [
+            (
+                *(a.name, f"{a.weight:g}", _limit_text(a.max_running), _limit_text(a.end_user_max)),
+                "required" if a.require_end_user else "-",
+            )
+            for a in found
+        ]
         print_columns(columns, rows)
 
 
@@ -74,32 +83,39 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    require_end_user: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-end-user/--no-require-end-user",
+            help="Whether each job must name its end user; one that does not is refused.",
+            show_default=False,
+        ),
+    ] = None,
     by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Change an app's weight or limits. They apply to every job that starts from now on."""
-    if weight is None and max_running is None and end_user_max is None:
-        raise CliError("nothing to change: give --weight, --max-running or --end-user-max", EXIT_USAGE)
-    limit, end_user_limit = _limit("--max-running", max_running), _limit("--end-user-max", end_user_max)
+    """Change an app's weight, limits or rules. It applies to all its jobs within seconds."""
+    if (weight, max_running, end_user_max, require_end_user) == (None, None, None, None):
+        options = "--weight, --max-running, --end-user-max or --require-end-user"
+        raise CliError(f"nothing to change: give {options}", EXIT_USAGE)
+    limits: dict[str, Any] = {
+        "weight": weight,
+        "max_running": _limit("--max-running", max_running),
+        "default_max": max_running == _DEFAULT,
+        "end_user_max": _limit("--end-user-max", end_user_max),
+        "default_end_user_max": end_user_max == _DEFAULT,
+    }
     try:
-        app = with_apps(
-            lambda apps: apps.set_limits(
-                name,
-                weight=weight,
-                max_running=limit,
-                default_max=max_running == _DEFAULT,
-                end_user_max=end_user_limit,
-                default_end_user_max=end_user_max == _DEFAULT,
-            ),
-            by,
-        )
+        app = with_apps(lambda apps: apps.set_limits(name, **limits, require_end_user=require_end_user), by)
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     if as_json:
         print(json.dumps(_to_json(app), indent=2))
     else:
         of_end_user = "" if app.end_user_max is None else f", of an end user: {_limit_text(app.end_user_max)}"
-        print(f"{app.name}: weight {app.weight:g}, running at once: {_limit_text(app.max_running)}{of_end_user}")
+        required = ", each job must name its end user" if app.require_end_user else ""
+        running = f"{_limit_text(app.max_running)}{of_end_user}{required}"
+        print(f"{app.name}: weight {app.weight:g}, running at once: {running}")
 
 
 def _limit(option: str, text: str | None) -> int | None:

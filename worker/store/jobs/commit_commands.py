@@ -20,9 +20,9 @@ from worker.jobs.states import UNDER_WAY
 from worker.store import channels, codec, keys
 from worker.store.admission.pacing import next_call
 from worker.store.admission.pauses import PREFIX
-from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.audit.hold_names import holders_of
 from worker.store.commands import Command, CommandArg
+from worker.store.end_users.ledger_entries import QuarantineLimits, ledger_commands
 from worker.store.jobs.end_counts import end_commands
 from worker.store.jobs.loss_counters import loss_commands
 from worker.store.jobs.provider_ids import ref_commands
@@ -70,10 +70,12 @@ class CommitCommands:
         trail: list[ev.Event],
         head: str,
         output: Mapping[str, str | None] = _NO_OUTPUT,
+        fields: tuple[CommandArg, ...] = (),
     ) -> tuple[list[Command], str]:
         """Return the commands of one change, and the end of the audit chain after it.
 
-        `output`: what the last audit record says of the answer, if the change stores or deletes it.
+        `output`: what the last audit record says of the answer, if the change stores or deletes it. `fields`: further
+        fields of the job's hash, names and values.
         """
         key, commands = keys.job(after.id), list[Command]()
         wires = [event.dump() for event in trail]
@@ -88,7 +90,7 @@ class CommitCommands:
         moved = before is None or before.status is not after.status
         if moved and after.status not in UNDER_WAY and not after.settled:
             initial += ("call", next_call(after))
-        commands.append(("HSET", key, *self.record_fields(after), "chain", head, *initial))
+        commands.append(("HSET", key, *self.record_fields(after), "chain", head, *initial, *fields))
         if moved or any(isinstance(event.fact, _MOVES) for event in trail):
             commands.extend(queue_commands(before, after))
         if moved:
@@ -103,10 +105,11 @@ class CommitCommands:
             commands.extend(self.retire(after))
             commands.extend(end_commands(before, after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
-        commands.extend(ledger_commands(after, trail, self._limits, self._macs))
-        commands.extend(tally_commands(after, trail))
-        commands.extend(duration_commands(after, trail))
-        commands.extend(loss_commands(before, after, self._keep.longest))
+        if before is not None or after.settled:  # a new job has no calls to count
+            commands.extend(ledger_commands(after, trail, self._limits, self._macs))
+            commands.extend(tally_commands(after, trail))
+            commands.extend(duration_commands(after, trail))
+            commands.extend(loss_commands(before, after, self._keep.longest))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -32,7 +32,6 @@ from worker.jobs.view_schema import WaitReason
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.admission.pacing import MeterChange, read_wait
-from worker.store.admission.quarantine import QuarantineLimits, must_not_be_quarantined
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
@@ -41,6 +40,7 @@ from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
+from worker.store.end_users.ledger_entries import QuarantineLimits, must_not_be_quarantined
 from worker.store.envelope import OUTPUT
 from worker.store.errors import store_errors
 from worker.store.jobs import inputs
@@ -107,12 +107,12 @@ class Jobs:
         """Return an upload for a job that is to be created; raises what `JobCreation.begin_upload` raises."""
         return await self._creation.begin_upload(app, mark, size)
 
-    async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
+    def submit(self, new: NewJob) -> Awaitable[tuple[StoredJob, bool]]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
 
         Durable when it returns. Raises what `JobCreation.submit` raises.
         """
-        return await self._creation.submit(new)
+        return self._creation.submit(new)
 
     def new_id(self) -> str:
         """Return the id of a job that may be created."""

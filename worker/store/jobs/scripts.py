@@ -13,12 +13,12 @@ from worker.store import channels, keys
 from worker.store.admission import app_quota
 from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.pacing import Charge, read_charge
-from worker.store.admission.quarantine import end_quarantine
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import ALLOW_OOM, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
+from worker.store.end_users.quarantine_ends import end_quarantine
 from worker.store.jobs.stored_job import AppLimits, Caller
 
 _ARQ_JOB: Final = "arq:job:"
@@ -29,6 +29,9 @@ ALIVE_MS: Final = 2000
 _LONGEST_WAIT_S: Final = 3600  # after it, a caller that has not gone is forgotten
 
 _QUARANTINE: Final = "admission/quarantine_of"
+_PREFIXES: Final = (keys.JOB, keys.job_input(""), keys.job_output(""))
+_NO_CALLER: Final = ("", "first", 0)
+_QUEUED, _SCHEDULED = Status.QUEUED.value, Status.SCHEDULED.value
 
 Verdict = Literal["OK", "DONE", "CONFLICT", "LOST", "QUARANTINED"]
 
@@ -140,16 +143,19 @@ class Scripts:
         """
         require_permissions(self._redis)
         job_key, rate = keys.job(job.id), meter.rate
-        args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
-        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
-        args += [size, app_quota.EVENTS_OF_A_LIFE, job.id]
-        args += [keys.JOB, keys.job_input(""), keys.job_output("")]
-        args += [caller.name, caller.turn] if caller else ["", "first"]
-        args += [_callers_kept_ms(caller), ALIVE_MS, *flatten(commands)]
-        names = [idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE]
-        names += [keys.index(job.app, "status", status) for status in (Status.QUEUED, Status.SCHEDULED)]
-        names += [keys.content_sizes(job.app), keys.content_expiry(job.app)]
-        names += [keys.callers(job.app, caller.digest) if caller else job_key, keys.API_PROCESSES]
+        args = [
+            *(remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""),
+            *(quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES),
+            *(size, app_quota.EVENTS_OF_A_LIFE, job.id, *_PREFIXES),
+            *((caller.name, caller.turn, _callers_kept_ms(caller)) if caller else _NO_CALLER),
+            *(ALIVE_MS, *flatten(commands)),
+        ]
+        names = [
+            *(idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE),
+            *(keys.index(job.app, "status", _QUEUED), keys.index(job.app, "status", _SCHEDULED)),
+            *(keys.content_sizes(job.app), keys.content_expiry(job.app)),
+            *(keys.callers(job.app, caller.digest) if caller else job_key, keys.API_PROCESSES),
+        ]
         verdict, *rest = await self._submit(keys=names, args=args)
         while verdict == b"ENDED" and await end_quarantine(self._redis, job.safety_identifier or ""):
             verdict, *rest = await self._submit(keys=names, args=args)
@@ -220,8 +226,8 @@ def _claim_reply(row: Sequence[bytes]) -> ClaimReply:
     return ClaimReply(*claimed, input_, pause, read_charge(charge))
 
 
-def _callers_kept_ms(caller: Caller | None) -> int:
-    return int((_LONGEST_WAIT_S + caller.window_seconds) * 1000) if caller is not None else 0
+def _callers_kept_ms(caller: Caller) -> int:
+    return int((_LONGEST_WAIT_S + caller.window_seconds) * 1000)
 
 
 def _text(raw: bytes) -> str:
