@@ -23,7 +23,6 @@ class Story:
     stage: Stage  # the workers
     key: str  # the app's API key, with all scopes
     url: str  # of the API
-    key: str  # of the app
 
 
 @pytest.fixture

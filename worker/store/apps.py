@@ -18,7 +18,7 @@ from worker.jobs.errors import ContentNotSealed, RecordUnreadable, Refused
 from worker.jobs.states import Status
 from worker.jobs.timestamps import iso_utc
 from worker.store import channels, keys
-from worker.store.admission import app_quota, app_retention, rate_limit
+from worker.store.admission import app_limits, app_quota, app_retention, rate_limit
 from worker.store.admission.app_quota import AppQuota, QuotaUse
 from worker.store.admission.app_retention import AppRetention
 from worker.store.admission.rate_limit import RateLimit
@@ -34,7 +34,6 @@ from worker.store.values import count_of, read, report_unreadable
 
 SCOPES: Final = ("submit", "read", "audit", "ops", "content")
 """`content` shows prompts and outputs in the console; over HTTP, `read` does."""
-MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
 SOON_MS: Final = 14 * 86_400_000
 """Operators are told of a key that ends within such a time."""
 _SCAN: Final = 1_000
@@ -324,15 +323,11 @@ class Apps:
 
         Raises Refused for a value out of range and for an app that does not exist.
         """
-        if weight is not None and not MIN_WEIGHT <= weight <= MAX_WEIGHT:
-            raise Refused("invalid_weight", f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}.", 422)
-        for field, limit in (("max_running", max_running), ("end_user_max", end_user_max)):
-            if limit is not None and not 0 <= limit <= MAX_RUNNING:
-                raise Refused(f"invalid_{field}", f"{field} is a whole number from 0 to {MAX_RUNNING}.", 422)
-        given: dict[str, Any] = {"weight": weight, "max_running": max_running, "end_user_max": end_user_max}
-        given["require_end_user"] = require_end_user
-        unset = {"max_running": default_max, "end_user_max": default_end_user_max}
-        changes = {field: value for field, value in given.items() if value is not None or unset.get(field)}
+        app_limits.refuse_bad(weight, max_running, end_user_max)
+        given: dict[str, Any] = {"weight": weight, "require_end_user": require_end_user}
+        changes = {field: value for field, value in given.items() if value is not None}
+        changes |= {"max_running": max_running} if default_max or max_running is not None else {}
+        changes |= {"end_user_max": end_user_max} if default_end_user_max or end_user_max is not None else {}
         async with store_errors("change the app"):
             record = await self._update(name, changes, by)
             await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # a full app has left the ring
@@ -393,9 +388,11 @@ def load_key(macs: RecordMacs, digest: str, raw: bytes) -> ApiKey:
 
 
 def _app_of(record: dict[str, Any]) -> App:
-    own, required = app_retention.load(json.dumps(record).encode()), bool(record.get("require_end_user"))
-    limits = (record.get("weight", 1.0), record.get("max_running"))
-    return App(record["name"], *limits, own, required, record.get("end_user_max"))
+    own, limits = (
+        app_retention.load(json.dumps(record).encode()),
+        (record.get("weight", 1.0), record.get("max_running")),
+    )
+    return App(record["name"], *limits, own, bool(record.get("require_end_user")), record.get("end_user_max"))
 
 
 def _refused(raw: bytes | None, error: RecordUnreadable) -> RefusedKey:
