@@ -41,7 +41,8 @@ async def test_a_cancelled_job_whose_content_was_deleted_is_still_cancelled(acme
 
 async def test_a_scheduled_job_is_cancelled_at_once(acme, redis, clock):
     job_id = await submitted(acme, not_before=(clock.now() + timedelta(hours=1)).isoformat())
-    assert (await cancel(acme, job_id))["status"] == "cancelled"
+    job = await cancel(acme, job_id)
+    assert (job["status"], job["billed"]["state"], job["billed"]["cost"]) == ("cancelled", "no", "0.000000")
     assert await redis.zscore(keys.LATER, job_id) is None
 
 

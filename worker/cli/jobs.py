@@ -13,6 +13,7 @@ from worker.cli.api_client import Client
 from worker.cli.arguments import check_idempotency_key
 from worker.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from worker.cli.rendering import (
+    billed_summary,
     clean,
     colour_status,
     format_cost,
@@ -88,6 +89,10 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
         print_json(job.raw)
         return
     print(f"{job.status}" + ("; a call to the provider was under way" if job.cancel.upstream_under_way else ""))
+    if billed := job.raw.get("billed"):
+        print(f"billed    {billed_summary(billed)}")
+    elif not job.settled:
+        print(f"`vigil wait {job.id}` says once it has stopped; `vigil get` then says whether it is billed")
 
 
 def delete(job_id: JobId, as_json: Json = False) -> None:
@@ -146,6 +151,8 @@ def _print_job(job: dict[str, Any]) -> None:
     for one in job.get("attempts") or []:
         print(f"attempt {one['number']} {one['model']} {one.get('purpose')}: {one.get('outcome') or 'running'}")
     print(f"cost      {format_cost(job)}")
+    if billed := job.get("billed"):
+        print(f"billed    {billed_summary(billed)}")
     if answer := job.get("output_text") or job.get("refusal"):
         print(f"\n{clean(answer)}")
 

@@ -32,6 +32,7 @@ from .enums import (
     RetryModelState,
     SafetyState,
 )
+from .outcome_models import Billed
 from .policy import Priority
 
 DELTA: Final = "job.output.delta"
@@ -314,6 +315,7 @@ class Job(ApiModel):
     usage: Usage | None = None
     cost: Cost | None = None
     cost_reason: Open[Literal["price_unknown"]] | None = None
+    billed: Billed | None = None
     safety: Safety = Safety()
     offer: Offer | None = None
     hold: Hold | None = None

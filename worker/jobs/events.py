@@ -268,7 +268,7 @@ class Cancelled(Fact):
 
     TYPE = "job.cancelled"
     upstream_under_way: bool
-    billed: bool
+    billed: bool | None  # of what was running; None if the provider did not say
     error: JobError | None = None
     by: str | None = None  # the key that cancelled a waiting job; for a running job the request's event has it
 

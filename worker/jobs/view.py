@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
+from worker.jobs.billed import billed_view
 from worker.jobs.catalogue import dollars
 from worker.jobs.input_changes import input_changes
 from worker.jobs.record import Attempt, Block, Check, Hold, Job, Usage
@@ -116,6 +117,7 @@ def job_view(
         "usage": _job_usage(job),
         "cost": cost,
         "cost_reason": "price_unknown" if cost is None else None,
+        "billed": billed_view(job),
         "safety": {
             "state": _text(job.safety_state),
             "checks": [_check(check) for check in job.checks],

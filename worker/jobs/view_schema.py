@@ -236,6 +236,19 @@ class InputChangesView(TypedDict):
     message: str
 
 
+@documented
+class BilledView(TypedDict):
+    """Whether the provider bills what ran when a job was cancelled."""
+
+    state: Literal["yes", "no", "unknown"]
+    """unknown: the provider did not say what it had used; its usage page tells."""
+    cost: Money | None
+    """What that costs, a part of the job's `cost`; null if it is not known."""
+    estimated: bool
+    """Vigil counted tokens itself, because the provider did not."""
+    message: str
+
+
 class JobWebhookView(TypedDict):
     """The job's own webhook, and the state of its newest message."""
 
@@ -288,6 +301,8 @@ class JobView(TypedDict):
     cost: CostView | None
     cost_reason: Literal["price_unknown"] | None
     """Why `cost` is null."""
+    billed: BilledView | None
+    """Of a cancelled job only: whether the provider bills what was running."""
     safety: SafetyView
     offer: Offer | None
     hold: JobHoldView | None

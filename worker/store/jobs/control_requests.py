@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from worker.jobs import events as ev
+from worker.jobs.billed import is_billed
 from worker.jobs.errors import Refused
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
@@ -41,7 +42,8 @@ class JobControl:
             if job.status in UNDER_WAY:
                 return [(ev.CancelRequested(by=by), None)]
             error = messages.job_error("cancelled")
-            return [(ev.Cancelled(upstream_under_way=False, billed=False, error=error, by=by), None)]
+            end = ev.Cancelled(upstream_under_way=False, billed=is_billed(job.attempts), error=error, by=by)
+            return [(end, None)]
 
         job = await self._jobs.change(job_id, decide, writes=_unless_settled("cancel"))
         return job, await self._upstream_under_way(job)
