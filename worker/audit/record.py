@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from worker.jobs.catalogue import dollars
-from worker.jobs.events import AttemptStarted, Event
+from worker.jobs.events import AttemptStarted, Event, OfferAccepted
 from worker.jobs.record import Attempt, Check, Disclosure, Job, JobError
 from worker.jobs.timestamps import iso_utc
 from worker.safety.policy import POLICY_VERSION
@@ -67,6 +67,8 @@ def _decision(job: Job, event: Event) -> dict[str, Any] | None:
     if isinstance(disclosure, Disclosure):
         by_policy = disclosure.decided_by == "policy"
         return {"by": disclosure.decided_by, "policy_version": POLICY_VERSION if by_policy else None}
+    if isinstance(event.fact, OfferAccepted):  # by the version that made the offer: this is what was agreed to
+        return {"by": "app", "key_id": event.fact.by, "policy_version": event.fact.policy_version}
     if (by := data.get("by")) is not None:
         return {"by": "app", "key_id": by, "policy_version": None}
     if isinstance(event.fact, AttemptStarted) and event.fact.because is not None:

@@ -148,6 +148,10 @@ def _print_job(job: dict[str, Any]) -> None:
     print(f"model     {job['requested_model']}" + (f", served {served}" if served else ""))
     if disclosure := job.get("disclosure"):
         print(f"served by {disclosure['message']}")
+    if consent := job.get("consent"):
+        version = f", delay policy {consent['policy_version']}" if consent.get("policy_version") else ""
+        who = f"by {consent['by']} at {consent['at']}"
+        print(f"consent   to {consent['model']} {who}{version}, {consent['terms_digest']}")
     for one in job.get("attempts") or []:
         print(f"attempt {one['number']} {one['model']} {one.get('purpose')}: {one.get('outcome') or 'running'}")
     print(f"cost      {format_cost(job)}")

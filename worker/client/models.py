@@ -32,7 +32,7 @@ from .enums import (
     RetryModelState,
     SafetyState,
 )
-from .outcome_models import Billed
+from .outcome_models import Billed, Consent, Offer
 from .policy import Priority
 
 DELTA: Final = "job.output.delta"
@@ -149,15 +149,6 @@ class Safety(ApiModel):
     notices: tuple[Notice, ...] = ()
     message: str | None = None
     next_action: NextAction | None = None
-
-
-class Offer(ApiModel):
-    """An open offer of a faster model; `Vigil.retry` accepts it."""
-
-    SHOWN = ("model", "until")
-    model: str
-    since: datetime | None = None
-    until: datetime | None = None
 
 
 class Hold(ApiModel):
@@ -318,6 +309,7 @@ class Job(ApiModel):
     billed: Billed | None = None
     safety: Safety = Safety()
     offer: Offer | None = None
+    consent: Consent | None = None
     hold: Hold | None = None
     attempts: tuple[Attempt, ...] = ()
     error: JobError | None = None

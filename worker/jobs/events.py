@@ -171,14 +171,17 @@ class OfferMade(Fact):
     TYPE = "job.offer.made"
     model: str
     until: datetime | None = None
+    policy_version: int | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class OfferAccepted(Fact):
-    """The app accepted."""
+    """The app accepted: who, and by which version of the delay policy and which terms the offer was made."""
 
     TYPE = "job.offer.accepted"
     model: str
     by: str
+    policy_version: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    terms_digest: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class OfferExpired(Fact):

@@ -229,6 +229,20 @@ class Offer(Frozen):
     model: str
     since: datetime
     until: datetime | None = None
+    policy_version: int | None = Field(default=None, exclude_if=lambda value: value is None)  # that made it
+
+
+class Consent(Frozen):
+    """Who accepted the offer of a faster model, when, and what the offer said.
+
+    `policy_version` is that of the delay policy that made the offer; `terms_digest` is the one that it was shown with.
+    """
+
+    model: str
+    by: str
+    at: datetime
+    policy_version: int | None = None
+    terms_digest: str
 
 
 class Job(Frozen):
@@ -267,6 +281,7 @@ class Job(Frozen):
     account_flagged: bool = False
     offer: Offer | None = None
     accepted: str | None = None  # the model of an accepted offer, until the holder has acted on it
+    consent: Consent | None = Field(default=None, exclude_if=lambda value: value is None)  # the last accepted offer
     hold: Hold | None = None
     draft_attempt: int | None = None
     draft_withdrawn: bool = False

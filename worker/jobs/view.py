@@ -19,6 +19,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from worker.jobs.billed import billed_view
 from worker.jobs.catalogue import dollars
 from worker.jobs.input_changes import input_changes
+from worker.jobs.offer_terms import offer_view
 from worker.jobs.record import Attempt, Block, Check, Hold, Job, Usage
 from worker.jobs.running_check import check_message, next_action
 from worker.jobs.states import Outcome, Status
@@ -127,7 +128,8 @@ def job_view(
             "message": check_message(job),
             "next_action": next_action(job),
         },
-        "offer": job.offer,
+        "offer": offer_view(job),
+        "consent": job.consent,
         "hold": _hold(job.hold),
         "attempts": [_attempt(a, answer) for a in job.attempts],
         "error": job.error,

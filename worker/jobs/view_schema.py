@@ -18,12 +18,12 @@ from worker.jobs.record import (
     BlockCategory,
     BlockScope,
     Carrier,
+    Consent,
     Disclosure,
     DisclosureReason,
     InputTransformation,
     JobError,
     Misalignment,
-    Offer,
 )
 from worker.jobs.spec import Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
@@ -128,6 +128,21 @@ class QueuePlaceView(TypedDict):
     """Its place among the app's own waiting jobs, from 1."""
     eta: StartEstimateView | None
     """Null while too few calls were measured."""
+
+
+@documented
+class OfferView(TypedDict):
+    """An open offer to run on a faster model."""
+
+    model: str
+    since: datetime
+    until: datetime | None
+    message: str
+    """What happens if it is accepted, in one sentence."""
+    policy_version: int | None
+    """The version of the delay policy that made it."""
+    terms_digest: str
+    """The digest of sentence, models, time and delay rule: an accepted offer's `consent` names the same."""
 
 
 class JobHoldView(TypedDict):
@@ -304,7 +319,9 @@ class JobView(TypedDict):
     billed: BilledView | None
     """Of a cancelled job only: whether the provider bills what was running."""
     safety: SafetyView
-    offer: Offer | None
+    offer: OfferView | None
+    consent: Consent | None
+    """Who accepted an offer, when, and the terms that it was shown with."""
     hold: JobHoldView | None
     attempts: list[AttemptView]
     error: JobError | None

@@ -13,6 +13,7 @@ from worker.jobs import events as ev
 from worker.jobs.billed import is_billed
 from worker.jobs.errors import Refused
 from worker.jobs.events import EventDraft
+from worker.jobs.offer_terms import terms_digest
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Status
 from worker.safety import messages
@@ -61,7 +62,11 @@ class JobControl:
             if job.offer is None or model not in {None, job.offer.model}:
                 detail = "The job has no open offer of this model; its field `offer` shows one while it is open."
                 raise Refused("no_offer", detail)
-            return [(ev.OfferAccepted(model=job.offer.model, by=by), None)]
+            offer, digest = job.offer, terms_digest(job, job.offer)
+            consent = ev.OfferAccepted(
+                model=offer.model, by=by, policy_version=offer.policy_version, terms_digest=digest
+            )
+            return [(consent, None)]
 
         return await self._jobs.change(job_id, decide, writes=_unless_settled("offer"))
 
