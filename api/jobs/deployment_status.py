@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from api.runtime.context import AppContext
 from api.schema.account_view import account_view, rates_view
-from api.schema.status_responses import StatusView
+from api.schema.status_responses import SilenceView, StatusView
 from api.schema.views import may_see_pause, pause_view
+from worker.jobs.catalogue import Catalogue
+from worker.jobs.spec import OnDelay
+from worker.safety.silence import suspect_after
 from worker.store.admission.circuit_breaker import OpenCircuit
 from worker.store.admission.pauses import Pause
 from worker.store.apps import ApiKey
 from worker.store.provider.account_state import AccountState
+from worker.store.provider.durations import Durations
 from worker.store.stats.queue_depth import QueueDepths
 from worker.store.stats.worker_registry import WorkerHeartbeat
 
@@ -24,6 +29,7 @@ class DeploymentStatus(NamedTuple):
     account: AccountState
     circuits: list[OpenCircuit]
     pauses: list[Pause]
+    durations: Durations
 
 
 async def read_deployment(context: AppContext) -> DeploymentStatus:
@@ -35,10 +41,11 @@ async def read_deployment(context: AppContext) -> DeploymentStatus:
         workers=await deployment.workers(),
         circuits=await deployment.circuits(),
         pauses=list(await context.pauses.list()),
+        durations=await deployment.durations(),
     )
 
 
-def status_view(found: DeploymentStatus, key: ApiKey) -> StatusView:
+def status_view(found: DeploymentStatus, key: ApiKey, catalogue: Catalogue) -> StatusView:
     """Return what the key may see of it."""
     return {
         "queue": found.queue,
@@ -47,4 +54,21 @@ def status_view(found: DeploymentStatus, key: ApiKey) -> StatusView:
         "rates": rates_view(found.account),
         "circuits": found.circuits,
         "pauses": [pause_view(one) for one in found.pauses if may_see_pause(one, key)],
+        "silences": list(_silences(found.durations, catalogue)),
     }
+
+
+def _silences(durations: Durations, catalogue: Catalogue) -> Iterator[SilenceView]:
+    """Yield, for each checked model that was called, how long its silence usually is."""
+    for name, model in catalogue.models.items():
+        silences = durations.silences(catalogue, name)
+        suspected = sum(silences.suspected.values())
+        if model.checked and (silences.samples or suspected):
+            usual = silences.usual_seconds()
+            yield {
+                "model": name,
+                "after_seconds": round(suspect_after(silences, OnDelay().silence_seconds), 1),
+                "usual_seconds": None if usual is None else round(usual, 1),
+                "samples": silences.samples,
+                "suspected": suspected,
+            }

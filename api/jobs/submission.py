@@ -35,6 +35,7 @@ from worker.jobs.events import Queued
 from worker.jobs.input_items import KeptItem
 from worker.jobs.record import Job
 from worker.jobs.request_references import ITEMS
+from worker.jobs.spec import MEASURED, SILENCE
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
@@ -69,7 +70,8 @@ class Rerun(NamedTuple):
     def added_to(self, new: NewJob) -> NewJob:
         """Return the new job with it. It is no turn of a conversation, which may have gone on meanwhile."""
         series = {"rerun_of": self.job.id, "rerun_root": self.job.rerun_root or self.job.id}
-        new = replace(new, fact=new.fact.evolve(optional=series))
+        silence = {SILENCE: MEASURED} if self.job.silence_is_measured else {}
+        new = replace(new, fact=new.fact.evolve(optional={**series, **silence}))
         if self.state is not None:
             new = replace(new, private={**new.private, "state": {**self.state, "conversation": None}})
         return new if self.ids is None else replace(new, input={**new.input, "ids": self.ids})
@@ -309,6 +311,7 @@ async def _new_job(
         not_before=body.not_before,
         trace=trace,
         webhook_events=hook.events if hook else (),
+        optional={} if "silence_seconds" in body.policy.on_delay.model_fields_set else {SILENCE: MEASURED},
     )
     private = {
         "metadata": body.metadata,

@@ -236,6 +236,7 @@ class Attempt(ApiModel):
     started_at: datetime | None = None
     first_event_at: datetime | None = None
     first_output_at: datetime | None = None
+    longest_silence_seconds: float | None = None
     finished_at: datetime | None = None
     http_status: int | None = None
     processing_ms: int | None = None

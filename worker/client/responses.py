@@ -156,6 +156,17 @@ class Rates(ApiModel):
     window_seconds: int = 0
 
 
+class Silence(ApiModel):
+    """From when on silence of a model suggests a safety check, for jobs that give no `silence_seconds`."""
+
+    SHOWN = ("model", "after_seconds")
+    model: str
+    after_seconds: float
+    usual_seconds: float | None = None
+    samples: int = 0
+    suspected: int = 0
+
+
 class Status(ApiModel):
     """The state of queue, workers, account, circuits and pauses."""
 
@@ -166,6 +177,7 @@ class Status(ApiModel):
     rates: Rates = Rates()
     circuits: tuple[dict[str, Any], ...] = ()
     pauses: tuple[dict[str, Any], ...] = ()
+    silences: tuple[Silence, ...] = ()
 
 
 Row = TypeVar("Row", bound=ApiModel)

@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
+from worker.jobs.frozen import Frozen
 from worker.jobs.record import (
     AppliedPrice,
     Block,
     CallTerms,
     Disclosure,
     DisclosureReason,
-    Frozen,
     InputTransformation,
     JobError,
     NextAction,
@@ -130,6 +130,7 @@ class AttemptFinished(Fact):
     sequence: int | None = None
     first_output_at: datetime | None = None
     input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
+    longest_silence_seconds: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class CheckStarted(Fact):

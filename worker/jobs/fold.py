@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from worker.jobs import events as ev, time_order
 from worker.jobs.errors import AlreadySettled, IllegalEvent
-from worker.jobs.record import Attempt, Check, Consent, Hold, Job, Offer
+from worker.jobs.offers import Consent, Offer
+from worker.jobs.record import Attempt, Check, Hold, Job
 from worker.jobs.states import (
     DELIVERED,
     TRANSITIONS,

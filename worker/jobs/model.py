@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Literal
 
+from worker.jobs.frozen import Frozen
 from worker.jobs.pricing import PriceRow
-from worker.jobs.record import Frozen
 
 Tier = Literal["flagship", "balanced", "fast"]
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import Final
 
-from worker.jobs.record import Job, Offer
+from worker.jobs.offers import Offer
+from worker.jobs.record import Job
 from worker.jobs.timestamps import iso_utc
 from worker.jobs.view_schema import OfferView
 

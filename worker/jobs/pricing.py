@@ -9,7 +9,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from worker.jobs.record import AppliedPrice, CallTerms, Frozen, Usage
+from worker.jobs.frozen import Frozen
+from worker.jobs.record import AppliedPrice, CallTerms, Usage
 
 STANDARD: Final = "standard"
 _TIER_NAMES: Final = {"fast": "priority", "default": STANDARD, "standard": STANDARD}

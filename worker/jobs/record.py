@@ -10,9 +10,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from worker.jobs.spec import Policy, Priority
+from worker.jobs.frozen import Frozen
+from worker.jobs.offers import Consent, Offer
+from worker.jobs.spec import MEASURED, SILENCE, Policy, Priority
 from worker.jobs.states import (
     DELIVERED,
     TERMINAL,
@@ -33,21 +35,6 @@ Removal = Literal["deleted", "not_stored"]
 DecidedBy = Literal["policy", "app", "provider"]
 BlockScope = Literal["request", "end_user"]
 _WAIT_REASONS = frozenset(ScheduledReason)
-
-
-class Frozen(BaseModel):
-    """The base of immutable values; `evolve` makes a changed copy."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        json_schema_serialization_defaults_required=True,  # parts of the record are shown with all their fields
-    )
-
-    def evolve(self, **changes: object) -> Self:
-        """Return a copy with `changes`, validated like a new value (`model_copy` would not validate)."""
-        return type(self)(**{**self.__dict__, **changes})
 
 
 class Usage(Frozen):
@@ -211,6 +198,9 @@ class Attempt(Frozen):
     cost: Decimal | None = None  # US dollars; None when the model has no price
     price: AppliedPrice | None = Field(default=None, exclude_if=lambda value: value is None)
     input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
+    longest_silence_seconds: float | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )  # without output
 
 
 class Hold(Frozen):
@@ -221,28 +211,6 @@ class Hold(Frozen):
     since: datetime
     by: str | None = None  # the key that paused it; None for a circuit
     provider: ProviderError | None = Field(default=None, exclude_if=lambda value: value is None)  # what it said
-
-
-class Offer(Frozen):
-    """An open offer to run on a faster model."""
-
-    model: str
-    since: datetime
-    until: datetime | None = None
-    policy_version: int | None = Field(default=None, exclude_if=lambda value: value is None)  # that made it
-
-
-class Consent(Frozen):
-    """Who accepted the offer of a faster model, when, and what the offer said.
-
-    `policy_version` is that of the delay policy that made the offer; `terms_digest` is the one that it was shown with.
-    """
-
-    model: str
-    by: str
-    at: datetime
-    policy_version: int | None = None
-    terms_digest: str
 
 
 class Job(Frozen):
@@ -298,6 +266,11 @@ class Job(Frozen):
         """Return the id of the job that this one runs again, or None."""
         found = self.optional.get("rerun_of")
         return found if isinstance(found, str) else None
+
+    @property
+    def silence_is_measured(self) -> bool:
+        """Return whether silence is judged by what is usual for the model: the app gave no `silence_seconds`."""
+        return self.optional.get(SILENCE) == MEASURED
 
     @property
     def rerun_root(self) -> str | None:

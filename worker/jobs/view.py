@@ -254,6 +254,7 @@ def _attempt(attempt: Attempt, answer: dict[str, Any]) -> AttemptView:
         "started_at": attempt.started_at,
         "first_event_at": attempt.first_event_at,
         "first_output_at": attempt.first_output_at,
+        "longest_silence_seconds": attempt.longest_silence_seconds,
         "finished_at": attempt.finished_at,
         "http_status": attempt.http_status,
         "processing_ms": attempt.processing_ms,

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on only
 
+from worker.jobs.offers import Consent
 from worker.jobs.record import (
     AppliedPrice,
     BlockCategory,
     BlockScope,
     Carrier,
-    Consent,
     Disclosure,
     DisclosureReason,
     InputTransformation,
@@ -216,6 +216,8 @@ class AttemptView(TypedDict):
     started_at: datetime
     first_event_at: datetime | None
     first_output_at: datetime | None
+    longest_silence_seconds: float | None
+    """The longest time without output; null while it runs, or if a worker took it up later."""
     finished_at: datetime | None
     http_status: int | None
     processing_ms: int | None

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from pydantic import Field
 
 from worker.jobs.errors import Failure
-from worker.jobs.record import Frozen
+from worker.jobs.frozen import Frozen
 from worker.jobs.states import Outcome
 from worker.safety.messages import job_error
 

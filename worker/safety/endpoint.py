@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from worker.jobs.record import Frozen
+from worker.jobs.frozen import Frozen
 from worker.safety.messages import job_error
 
 Mode = Literal["background", "stream", "chat"]

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
-from worker.jobs.record import Frozen, JobError
+from worker.jobs.frozen import Frozen
+from worker.jobs.record import JobError
 from worker.jobs.view_schema import NoticeAbout, NoticeView
 from worker.safety.codes import normalize_code
 from worker.safety.messages import job_error

@@ -42,7 +42,7 @@ async def show_now(visit: Visit) -> Page:
     )
     history, durations = found["waits"].value
     values: dict[str, Any] = {
-        **status_view(status, visit.key),
+        **status_view(status, visit.key, visit.context.catalogue),
         "rate_chart": rate_chart(history),
         "hold_chart": histogram(durations.all_holds()),
         "call_chart": histogram(durations.calls()),

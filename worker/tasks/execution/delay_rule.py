@@ -177,6 +177,7 @@ class DelayRule:
             acted=beside,
             settled=job.settled,
             output_seen=reader.watch.output_seen,
+            silence_seconds=reader.watch.limits.suspect_after if job.silence_is_measured else None,
             deadline=now + self._recorder.seconds_to_deadline(),
             holds=self._durations.holds(context.catalogue, model) if self._durations is not None else HoldTimes(),
         )
