@@ -23,6 +23,7 @@ from api.routes import (
     bulk_actions,
     deliveries,
     events,
+    groups,
     health,
     job_actions,
     job_token,
@@ -53,6 +54,7 @@ from worker.telemetry.setup import start_telemetry
 
 _MODULES = (
     submit,
+    groups,
     bulk_actions,
     jobs,
     job_actions,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from api.jobs.earlier_items import Earlier, conversation_problem, find_earlier, named_by, names_of, names_state
 from api.jobs.provider_state import check_references
@@ -116,12 +116,14 @@ async def submit(
     media_sizes: Sequence[int] = (),
     rerun_of: Rerun | None = None,
     names: RequestNames | None = None,
+    group: str | None = None,
 ) -> tuple[StoredJob, bool]:
     """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
 
     `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
     the request again. `upload`: the strings for which placeholders stand in the request; `media_sizes`: the pieces of
-    each. `rerun_of`: of the job that it runs again. `names`: those of the request, if it has several jobs.
+    each. `rerun_of`: of the job that it runs again. `names`: those of the request, if it has several jobs. `group`: the
+    group that the job belongs to.
     """
     if idempotency_key is not None and names_state(body):  # what it continues may have changed since the first request
         repeated = await context.jobs.find_repeated(key.app, idempotency_key, digests.request)
@@ -134,7 +136,7 @@ async def submit(
     earlier = await find_earlier(context, key.app, body)
     body = await check_request(context, key.app, earlier.request, names)
     with publishing(trace) as (trace_headers, published):
-        new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base)
+        new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base, group)
         if rerun_of is not None:
             new = rerun_of.added_to(new)
         new = replace(new, caller=caller, upload=upload, media_sizes=list(media_sizes))
@@ -144,6 +146,34 @@ async def submit(
         stored, replayed = await _create(context, key, body, new, earlier.conversation, own)
         published(stored.job.id)
         return stored, replayed
+
+
+async def new_job_of(
+    context: AppContext,
+    key: ApiKey,
+    body: Submit,
+    digests: Digests,
+    trace_headers: dict[str, str],
+    idempotency_key: str | None,
+    meter: RateMeter,
+    base: str,
+    *,
+    names: RequestNames,
+    group: str,
+) -> NewJob:
+    """Return the job of a checked request, which is still to be created; raise what `submit` raises before that.
+
+    Not for a turn of a conversation (422), because only one of these may run at a time.
+    """
+    earlier = await find_earlier(context, key.app, body)
+    if earlier.conversation is not None:
+        detail = "is a turn of a conversation: turns run one after the other, so submit each by itself"
+        raise Problem(422, "validation_error", detail, [fault("/params/conversation", detail, "invalid")])
+    body = await check_request(context, key.app, earlier.request, names)
+    new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base, group)
+    if not earlier.continues:
+        return new
+    return (await _continuing(context, key.app, new, body, earlier))[0]
 
 
 async def _joined(context: AppContext, app: str, body: Submit, caller: Caller) -> StoredJob | None:
@@ -297,6 +327,7 @@ async def _new_job(
     idempotency_key: str | None,
     meter: RateMeter,
     base: str,
+    group: str | None,
 ) -> NewJob:
     hook = body.webhook
     fact = Queued(
@@ -311,7 +342,7 @@ async def _new_job(
         not_before=body.not_before,
         trace=trace,
         webhook_events=hook.events if hook else (),
-        optional={} if "silence_seconds" in body.policy.on_delay.model_fields_set else {SILENCE: MEASURED},
+        optional=_optional(body, group),
     )
     private = {
         "metadata": body.metadata,
@@ -321,6 +352,12 @@ async def _new_job(
     }
     quota = quota_of(context.settings, key)
     return NewJob(fact, private, _input_of(body), idempotency_key, digests.request, meter, quota)
+
+
+def _optional(body: Submit, group: str | None) -> dict[str, JsonValue]:
+    """Return what the record keeps that older releases may ignore."""
+    silence = {} if "silence_seconds" in body.policy.on_delay.model_fields_set else {SILENCE: MEASURED}
+    return {**silence, **({"group": group} if group is not None else {})}
 
 
 def _input_of(body: Submit) -> dict[str, Any]:

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "demo.command": ("demo",),
     "processes": ("api", "worker", "simulator"),
     "submit": ("submit",),
+    "batch": ("batch", "group"),
     "jobs": ("get", "wait", "watch", "cancel", "delete", "retry", "rerun"),
     "job_lists": ("list",),
     "job_actions": ("actions",),

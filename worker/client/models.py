@@ -317,6 +317,7 @@ class Job(ApiModel):
     webhook: JobWebhook | None = None
     metadata: dict[str, str] = {}
     rerun_of: str | None = None
+    group: str | None = None
     content: Open[ContentState] = "kept"
     content_removed_at: datetime | None = None
     unreadable: tuple[str, ...] = ()

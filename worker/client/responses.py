@@ -22,6 +22,19 @@ class BatchRow(ApiModel):
     idempotent_replayed: bool = False
 
 
+class JobGroup(ApiModel):
+    """How a group of jobs stands: how many have each status, and how many have not ended (`open`)."""
+
+    SHOWN = ("id", "total", "open")
+    id: str
+    created_at: datetime
+    ended_at: datetime | None = None
+    total: int = 0
+    open: int = 0
+    counts: dict[str, int] = {}
+    urls: dict[str, str] = {}
+
+
 class Receipt(ApiModel):
     """One attempt to deliver a message."""
 

@@ -268,6 +268,12 @@ class Job(Frozen):
         return found if isinstance(found, str) else None
 
     @property
+    def group(self) -> str | None:
+        """Return the name of the group that its batch put it in, or None."""
+        found = self.optional.get("group")
+        return found if isinstance(found, str) else None
+
+    @property
     def silence_is_measured(self) -> bool:
         """Return whether silence is judged by what is usual for the model: the app gave no `silence_seconds`."""
         return self.optional.get(SILENCE) == MEASURED

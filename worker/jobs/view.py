@@ -136,6 +136,7 @@ def job_view(
         "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,
         "metadata": private.get("metadata") or {},
         "rerun_of": job.rerun_of,
+        "group": job.group,
         "content": "locked" if LOCKED in private else job.content_removed or "kept",
         "unreadable": list(private.get(LOCKED, ())),
         "content_removed_at": job.content_removed_at,

@@ -331,6 +331,8 @@ class JobView(TypedDict):
     metadata: dict[str, str]
     rerun_of: str | None
     """The job that this one runs again."""
+    group: str | None
+    """The group of its batch."""
     content: Literal["kept", "deleted", "not_stored", "locked"]
     """Whether input and output are still stored; locked: some of it can't be read."""
     unreadable: list[UnreadablePart]

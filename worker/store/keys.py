@@ -105,6 +105,14 @@ def terms(app: str) -> str:
     return "vigil:terms:" + app
 
 
+def group(app: str, name: str) -> str:
+    return f"vigil:group:{app}:{name}"
+
+
+def grouped(app: str, name: str) -> str:
+    return f"vigil:grouped:{app}:{name}"
+
+
 def app_queue(app: str) -> str:
     return "vigil:line:" + app
 

@@ -33,14 +33,15 @@ async def show_now(visit: Visit) -> Page:
     """Show the queue, the workers and the account."""
     parts = _parts(visit.context)
     found = dict(zip(parts, await asyncio.gather(*(_read(visit, *one) for one in parts.items())), strict=True))
+    history, durations = found["waits"].value
     status = DeploymentStatus(
         found["queue"].value,
         found["workers"].value,
         found["account"].value,
         found["circuits"].value,
         found["pauses"].value,
+        durations,
     )
-    history, durations = found["waits"].value
     values: dict[str, Any] = {
         **status_view(status, visit.key, visit.context.catalogue),
         "rate_chart": rate_chart(history),

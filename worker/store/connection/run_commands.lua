@@ -8,6 +8,8 @@
 --   TERMS rows prefix id score term…        adds the job to the index of each term, `<prefix><term>`, and the terms to its row
 --   FORGET rows prefix id kind              removes it from the indexes of those of its terms that begin so, and these from its
 --                                          row
+--   GROUP counts members id status settled keep_s at   counts the job in its group with its status, not with the last one
+--                                          any more; once all jobs have ended, the group is kept for so many seconds
 -- or be one of its own, also after IF:
 --   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
 --                                          added last under this clock, but by `most` higher at most: who adds many
@@ -39,7 +41,26 @@ local function forget_terms(rows, prefix, id, kind)
   end
   if #kept > 0 then call('HSET', rows, id, table.concat(kept, ' ')) else call('HDEL', rows, id) end
 end
-local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms}
+local function count_in_group(counts, members, id, status, settled, keep_s, at)
+  local before = call('HGET', members, id)
+  if before == status then return end
+  local open = settled == '1' and -1 or 0
+  if before then
+    call('HINCRBY', counts, before, -1)
+  else
+    open = open + 1
+    if call('HINCRBY', counts, 'total', 1) == 1 then call('HSET', counts, 'created_at', at) end
+  end
+  call('HINCRBY', counts, status, 1)
+  call('HSET', members, id, status)
+  if call('HINCRBY', counts, 'open', open) <= 0 then
+    call('HSET', counts, 'ended_at', at)
+    for _, key in ipairs({counts, members}) do call('EXPIRE', key, keep_s) end
+  elseif not before then -- the group goes on
+    for _, key in ipairs({counts, members}) do call('PERSIST', key) end
+  end
+end
+local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, GROUP = count_in_group}
 local function run_command(first, last)
   if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))

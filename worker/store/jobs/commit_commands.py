@@ -20,6 +20,7 @@ from worker.store import channels, codec, keys
 from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command, CommandArg
+from worker.store.jobs.job_groups import group_commands
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.jobs.search_terms import index_commands
@@ -80,6 +81,7 @@ class CommitCommands:
             commands.extend(queue_commands(before, after))
         if moved:
             commands.extend(index_commands(before, after))
+            commands.extend(group_commands(before, after, self._keep.result))
         if before is not None and before.hold is not None:
             commands.append(("ZREM", keys.held_jobs(before.hold.scope), after.id))
         if after.hold is not None:

@@ -6,7 +6,7 @@ One script checks quarantine, rate and quotas and writes all of the job, or noth
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -35,13 +35,13 @@ from worker.store.envelope import INPUT, PRIVATE, JobCipher
 from worker.store.errors import store_errors
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes
-from worker.store.jobs.scripts import Scripts
+from worker.store.jobs.scripts import Scripts, SubmitAllReply
 from worker.store.jobs.search_terms import first_terms, terms_command
-from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
+from worker.store.jobs.stored_job import Caller, NewJob, PreparedJob, StoredJob
 from worker.store.jobs.uploads import Upload
 from worker.telemetry.job_events import emit_committed
 
-_QUARANTINED: Final = (
+QUARANTINED: Final = (
     "Jobs of this end user are not sent, because of recent blocks, a notice of the provider, or an operator's decision."
 )
 
@@ -72,6 +72,7 @@ class JobCreation:
         self._redis, self._clock, self._scripts, self._changes = redis, clock, scripts, changes
         self._keep, self._callers, self._secrets = keep, callers, secrets
         self._memory, self._load, self._keyring = memory, load, keyring_of(redis)
+        self._remember_ms = max(keep.idempotency, keep.result) * 1000
 
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
@@ -81,6 +82,45 @@ class JobCreation:
         free), ContentTooLarge when Redis or the quota takes no such job (then nothing of it is stored),
         EarlierCallerWaits when a retry of an SDK comes while an identical request still waits, StoreUnavailable.
         """
+        made = await self.prepare(new)
+        job, quota = made.job, new.quota
+        async with store_errors("take the job"):
+            await capacity.must_fit(self._redis, made.largest)
+            try:
+                if self._memory is not None:
+                    await self._memory.admit(made.held)
+                    quota = replace(quota, memory=self._memory.app_bytes)
+                reply = await self._scripts.submit(made, self._remember_ms, quota)
+            except (OutOfMemoryError, StoreFull):
+                if made.largest > capacity.ALWAYS_TAKEN:
+                    await capacity.must_fit_when_empty(self._redis, made.largest)
+                raise
+        if reply.verdict == "quarantined":
+            raise Refused("end_user_quarantined", QUARANTINED, 403)
+        if reply.verdict == "created":
+            emit_committed(None, job, made.trail)
+            return StoredJob(job, new.private), False
+        if new.caller is not None:
+            return await self._join(new, new.caller, reply.remembered)
+        return await self.load_repeated(job.app, reply.remembered, new.fingerprint), True
+
+    async def submit_all(self, made: Sequence[PreparedJob]) -> SubmitAllReply:
+        """Create all of these jobs of one app and one meter, or none; raise what `submit` raises."""
+        largest, quota = max(one.largest for one in made), made[0].new.quota
+        async with store_errors("take the jobs"):
+            await capacity.must_fit(self._redis, largest)
+            try:
+                if self._memory is not None:
+                    await self._memory.admit(sum(one.held for one in made))
+                    quota = replace(quota, memory=self._memory.app_bytes)
+                return await self._scripts.submit_all(made, self._remember_ms, quota)
+            except (OutOfMemoryError, StoreFull):
+                if largest > capacity.ALWAYS_TAKEN:
+                    await capacity.must_fit_when_empty(self._redis, largest)
+                raise
+
+    async def prepare(self, new: NewJob) -> PreparedJob:
+        """Return the job with all that its script needs; writes only the long strings of an upload."""
         now = self._clock.now()
         upload = new.upload
         job_id = upload.job_id if upload is not None else new.job_id or self.new_id()
@@ -100,29 +140,8 @@ class JobCreation:
         idem, remembered = "", ""
         if new.idempotency_key is not None:
             idem, remembered = keys.idempotency(job.app, _digest_of(new.idempotency_key)), f"{new.fingerprint} {job_id}"
-        ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
-        size, held, quota = capacity.largest_argument(commands), held + len(private), new.quota
-        async with store_errors("take the job"):
-            await capacity.must_fit(self._redis, size)
-            try:
-                if self._memory is not None:
-                    await self._memory.admit(held)
-                    quota = replace(quota, memory=self._memory.app_bytes)
-                reply = await self._scripts.submit(
-                    job, idem, remembered, ttl_ms, new.meter, quota, held, commands, new.caller
-                )
-            except (OutOfMemoryError, StoreFull):
-                if size > capacity.ALWAYS_TAKEN:
-                    await capacity.must_fit_when_empty(self._redis, size)
-                raise
-        if reply.verdict == "quarantined":
-            raise Refused("end_user_quarantined", _QUARANTINED, 403)
-        if reply.verdict == "created":
-            emit_committed(None, job, trail)
-            return StoredJob(job, new.private), False
-        if new.caller is not None:
-            return await self._join(new, new.caller, reply.remembered)
-        return await self._load_repeated(job.app, reply.remembered, new.fingerprint), True
+        largest = capacity.largest_argument(commands)
+        return PreparedJob(new, job, trail, commands, idem, remembered, held + len(private), largest)
 
     async def begin_upload(self, app: str, mark: str, size: int) -> Upload:
         """Return an upload for a job that is to be created; `size`: about how many bytes it will have.
@@ -149,9 +168,9 @@ class JobCreation:
             remembered = await self._redis.get(name)
         if remembered is None:
             return None
-        return await self._load_repeated(app, remembered.decode(errors="replace"), fingerprint)
+        return await self.load_repeated(app, remembered.decode(errors="replace"), fingerprint)
 
-    async def _load_repeated(self, app: str, remembered: str, fingerprint: str) -> StoredJob:
+    async def load_repeated(self, app: str, remembered: str, fingerprint: str) -> StoredJob:
         """Return the job that an idempotency key remembers. Raises Refused when it was for another request."""
         used, _, first = remembered.partition(" ")
         if used != fingerprint:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from redis.asyncio import Redis
 
-from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.store import channels, keys
 from worker.store.admission import app_quota
 from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.quarantine import end_quarantine
-from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import ALLOW_OOM, CONTENT_SIZE, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
-from worker.store.jobs.stored_job import AppLimits, Caller
+from worker.store.jobs.stored_job import AppLimits, Caller, PreparedJob
 
 _ARQ_JOB: Final = "arq:job:"
 _MAX_INPUT_WITH_CLAIM: Final = 64 * 1024  # bytes of input that a claim returns; a larger one is read on its own
@@ -29,6 +28,8 @@ _LONGEST_WAIT_S: Final = 3600  # after it, a caller that has not gone is forgott
 
 _QUARANTINE: Final = "admission/quarantine_of"
 
+_CONTENT_PREFIXES: Final = (keys.JOB, keys.job_input(""), keys.job_output(""))
+
 Verdict = Literal["OK", "DONE", "CONFLICT", "LOST", "QUARANTINED"]
 
 
@@ -38,6 +39,17 @@ class SubmitReply(NamedTuple):
     verdict: Literal["created", "exists", "quarantined", "joined", "open"]
     remembered: str = ""
     """Of a key; of a request that joined a job, the job's id."""
+
+
+class SubmitAllReply(NamedTuple):
+    """What became of a batch; `number`, from 0, is the job whose end user is quarantined.
+
+    `seen`: what the idempotency keys of jobs hold that were used before; then none was created.
+    """
+
+    verdict: Literal["created", "seen", "quarantined"]
+    number: int = 0
+    seen: Mapping[int, str] = MappingProxyType({})
 
 
 class ClaimReply(NamedTuple):
@@ -89,6 +101,7 @@ class Scripts:
         admission = (_QUARANTINE, "admission/token_bucket", "admission/app_quota")
         parts = (*admission, CONTENT_SIZE, RUN_COMMANDS, "jobs/callers", "jobs/submit")
         self._submit = ScriptBatch(redis, load(*parts))
+        self._submit_all = load(*admission, CONTENT_SIZE, RUN_COMMANDS, "jobs/submit_all")
         self._claim = load("jobs/claim")
         self._renew = load(ALLOW_OOM, "jobs/renew")
         self._append_output = load("jobs/append_output")
@@ -119,35 +132,20 @@ class Scripts:
         verdict: Verdict = "QUARANTINED" if reply[0] == b"ENDED" else reply[0].decode()
         return verdict
 
-    async def submit(
-        self,
-        job: Job,
-        idempotency_key: str,
-        remembered: str,
-        ttl_ms: int,
-        meter: RateMeter,
-        quota: AppQuota,
-        size: int,
-        commands: Sequence[Command],
-        caller: Caller | None = None,
-    ) -> SubmitReply:
-        """Create the job unless its idempotency key has created one, or its caller joins one. `size`: bytes of its
-        content.
+    async def submit(self, made: PreparedJob, remember_ms: int, quota: AppQuota) -> SubmitReply:
+        """Create the job unless its idempotency key has created one, or its caller joins one.
 
         Raises RateExceeded when the app must wait, QueueFull when its quota is used up, ContentTooLarge when this job
         alone is more than that.
         """
         require_permissions(self._redis)
+        job, caller, meter = made.job, made.new.caller, made.new.meter
         job_key, rate = keys.job(job.id), meter.rate
-        args = [remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
-        args += [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
-        args += [size, app_quota.EVENTS_OF_A_LIFE, job.id]
-        args += [keys.JOB, keys.job_input(""), keys.job_output("")]
+        args = [made.remembered, remember_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
+        args += [*_quota_args(quota), made.held, app_quota.EVENTS_OF_A_LIFE, job.id, *_CONTENT_PREFIXES]
         args += [caller.name, caller.turn] if caller else ["", "first"]
-        args += [_callers_kept_ms(caller), ALIVE_MS, *flatten(commands)]
-        names = [idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE]
-        names += [keys.index(job.app, "status", status) for status in (Status.QUEUED, Status.SCHEDULED)]
-        names += [keys.content_sizes(job.app), keys.content_expiry(job.app)]
+        args += [_callers_kept_ms(caller), ALIVE_MS, *flatten(made.commands)]
+        names = [made.idempotency or job_key, job_key, keys.rate(job.app), keys.QUARANTINE, *_admission_keys(job.app)]
         names += [keys.callers(job.app, caller.digest) if caller else job_key, keys.API_PROCESSES]
         verdict, *rest = await self._submit(keys=names, args=args)
         while verdict == b"ENDED" and await end_quarantine(self._redis, job.safety_identifier or ""):
@@ -157,7 +155,7 @@ class Scripts:
         if verdict == b"WAIT":
             raise meter.exceeded(*rest)
         if verdict == b"FULL":
-            raise app_quota.exceeded(rest[0].decode(), int(rest[1]), size, quota)
+            raise app_quota.exceeded(rest[0].decode(), int(rest[1]), made.held, quota)
         if verdict == b"OPEN":
             return SubmitReply("open")
         if verdict == b"JOINED":
@@ -167,6 +165,36 @@ class Scripts:
         if rest:
             meter.record_charge(*rest)
         return SubmitReply("created")
+
+    async def submit_all(self, prepared: Sequence[PreparedJob], remember_ms: int, quota: AppQuota) -> SubmitAllReply:
+        """Create all of these jobs of one app, or none; raises what `submit` raises."""
+        require_permissions(self._redis)
+        app, meter = prepared[0].job.app, prepared[0].new.meter
+        args: list[CommandArg] = [remember_ms, meter.rate.interval_us, meter.rate.capacity]
+        args += [*_quota_args(quota), *_CONTENT_PREFIXES]
+        names = [keys.rate(app), keys.QUARANTINE, *_admission_keys(app)]
+        for one in prepared:
+            words = flatten(one.commands)
+            args += [one.remembered, one.job.safety_identifier or "", one.held, app_quota.EVENTS_OF_A_LIFE]
+            args += [one.job.id, len(words), *words]
+            names += [one.idempotency or keys.job(one.job.id), keys.job(one.job.id)]
+        verdict, *rest = await self._submit_all(keys=names, args=args)
+        while verdict == b"ENDED":
+            if not await end_quarantine(self._redis, prepared[int(rest[0]) - 1].job.safety_identifier or ""):
+                break
+            verdict, *rest = await self._submit_all(keys=names, args=args)
+        if verdict in {b"QUARANTINED", b"ENDED"}:
+            return SubmitAllReply("quarantined", int(rest[0]) - 1)
+        if verdict == b"WAIT":
+            raise meter.exceeded(*rest)
+        if verdict == b"FULL":
+            raise app_quota.exceeded(rest[0].decode(), int(rest[1]), sum(one.held for one in prepared), quota)
+        if verdict == b"SEEN":
+            seen = {int(number) - 1: _text(raw) for number, raw in zip(rest[::2], rest[1::2], strict=True)}
+            return SubmitAllReply("seen", seen=seen)
+        if rest:
+            meter.record_charge(*rest)
+        return SubmitAllReply("created")
 
     async def claim(
         self,
@@ -212,6 +240,15 @@ class Scripts:
             args += (token, f"{job_id}:{attempt}", sealed)
         subscribers, *lost = await self._append_output(keys=names, args=args)
         return int(subscribers), [chunks[int(number) - 1].job_id for number in lost]
+
+
+def _quota_args(quota: AppQuota) -> list[int]:
+    return [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
+
+
+def _admission_keys(app: str) -> list[str]:
+    waiting = [keys.index(app, "status", status) for status in (Status.QUEUED, Status.SCHEDULED)]
+    return [*waiting, keys.content_sizes(app), keys.content_expiry(app)]
 
 
 def _callers_kept_ms(caller: Caller | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -48,6 +48,20 @@ class NewJob:
     caller: Caller | None = None
     upload: Upload | None = None  # the long strings of the input, which has placeholders for them
     media_sizes: list[int] = field(default_factory=list)  # the pieces of each of them
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedJob:
+    """A job that only its script has still to create. `held`: bytes of its content; `largest`: of one argument."""
+
+    new: NewJob
+    job: Job
+    trail: list[ev.Event]
+    commands: Sequence[Command] = field(repr=False)
+    idempotency: str  # the key of its idempotency key, "" without one
+    remembered: str  # what that key will hold
+    held: int
+    largest: int
 
 
 @dataclass(frozen=True, slots=True)
