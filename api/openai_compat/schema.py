@@ -110,6 +110,7 @@ class VigilView(TypedDict, total=False):
     error: JobError | None
     next_attempt_at: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
     unreadable: list[UnreadablePart]
+    unfiltered: bool
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
+from api.schema.batch_responses import GroupCountsView, GroupView
 from api.schema.documented_route import Routes
 from api.schema.openapi import TEXT, operation
-from api.schema.responses import GroupCountsView, GroupView
 from api.web.auth import authorize
 from api.web.params import base_url, query_params
 from api.web.problems import Problem

@@ -10,21 +10,21 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.atomic_batch import Sender, group_id, item_key, submit_whole
 from api.jobs.dry_run import dry_run
 from api.jobs.long_poll import wait_until
 from api.jobs.media_upload import uploaded, with_own_media
 from api.jobs.provider_state import hosts_of_jobs
 from api.jobs.submission import digests_of, submit
-from api.jobs.whole_batch import Sender, group_id, item_key, submit_whole
 from api.runtime.context import AppContext, context_of
 from api.runtime.name_check import RequestNames
 from api.runtime.request_limits import LimitReached
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
+from api.schema.batch_responses import BatchRowView
 from api.schema.documented_route import Routes
 from api.schema.dry_run_schema import JobOrDryRun
 from api.schema.openapi import EXAMPLE, IDEMPOTENCY_KEY, LIMITED, json_body, operation, parameter
 from api.schema.requests import BatchItem, BatchRequest, Submit
-from api.schema.responses import BatchRowView
 from api.schema.views import dumps
 from api.web.auth import authorize
 from api.web.body import body_size, read_json

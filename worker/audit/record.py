@@ -90,6 +90,7 @@ def _call(attempt: Attempt) -> dict[str, Any]:
         "usage": attempt.usage and attempt.usage.model_dump(),
         "cost": _money(attempt.cost),
         **({"price": attempt.price.model_dump(mode="json")} if attempt.price is not None else {}),
+        **({"unfiltered": True} if "unfiltered" in attempt.flags else {}),
         "egress_proxy": attempt.proxied,
         "latency_ms": {
             "provider": attempt.processing_ms,

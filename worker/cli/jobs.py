@@ -148,6 +148,8 @@ def _print_job(job: dict[str, Any]) -> None:
     print(f"model     {job['requested_model']}" + (f", served {served}" if served else ""))
     if disclosure := job.get("disclosure"):
         print(f"served by {disclosure['message']}")
+    if job.get("unfiltered"):
+        print("unfiltered: the provider's safety filter was not available, the answer was not filtered")
     if consent := job.get("consent"):
         version = f", delay policy {consent['policy_version']}" if consent.get("policy_version") else ""
         who = f"by {consent['by']} at {consent['at']}"

@@ -304,6 +304,7 @@ class Job(ApiModel):
     draft_state: Open[DraftState] | None = None
     refusal: str | None = None
     input_changes: InputChanges | None = None
+    unfiltered: bool = False
     usage: Usage | None = None
     cost: Cost | None = None
     cost_reason: Open[Literal["price_unknown"]] | None = None

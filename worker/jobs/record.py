@@ -268,6 +268,11 @@ class Job(Frozen):
         return found if isinstance(found, str) else None
 
     @property
+    def unfiltered(self) -> bool:
+        """Return whether an answer came although the provider's safety filter did not run."""
+        return any("unfiltered" in a.flags for a in self.attempts if a.outcome in DELIVERED)
+
+    @property
     def group(self) -> str | None:
         """Return the name of the group that its batch put it in, or None."""
         found = self.optional.get("group")

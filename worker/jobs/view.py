@@ -115,6 +115,7 @@ def job_view(
         "draft_state": draft_state,
         "refusal": done.get("refusal"),
         "input_changes": input_changes(job),
+        "unfiltered": job.unfiltered,
         "usage": _job_usage(job),
         "cost": cost,
         "cost_reason": "price_unknown" if cost is None else None,

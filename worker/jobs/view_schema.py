@@ -314,6 +314,8 @@ class JobView(TypedDict):
     """The model's own refusal, which is an answer."""
     input_changes: InputChangesView | None
     """Null if the provider removed nothing."""
+    unfiltered: bool
+    """The provider answered although its safety filter was not available: the answer was not filtered."""
     usage: JobUsageView | None
     cost: CostView | None
     cost_reason: Literal["price_unknown"] | None

@@ -60,6 +60,8 @@ class ThinJobView(TypedDict):
     disclosure: Disclosure | None
     error: JobError | None
     safety: ThinSafetyView
+    unfiltered: bool
+    """The provider answered although its safety filter was not available."""
     billed: BilledView | None
     """Of a cancelled job only: whether the provider bills what was running."""
     urls: JobUrlsView
@@ -144,6 +146,7 @@ def _thin(job: Job, event: WebhookEvent, private: dict[str, Any], base: str) -> 
             "block": job.block,
             "account_flagged": job.account_flagged,
         },
+        "unfiltered": job.unfiltered,
         "billed": billed_view(job),
         "urls": job_urls(job, base),
         "metadata": private.get("metadata") or {},
