@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.endpoint_views import endpoint_views
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
@@ -23,7 +24,6 @@ from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from api.web.validation import validate
-from worker.clock import from_ms
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
 from worker.store.webhooks.endpoints import Endpoint
@@ -83,7 +83,8 @@ async def list_endpoints(request: Request) -> Response:
     key = await authorize(request, "submit")
     query_params(request)
     found = await with_deadline(request, context_of(request).endpoints.of_app(key.app))
-    page: WebhookEndpointListView = {"object": "list", "data": [_view(one) for one in found], "next_cursor": None}
+    rows = await with_deadline(request, endpoint_views(context_of(request), found))
+    page: WebhookEndpointListView = {"object": "list", "data": rows, "next_cursor": None}
     return json_response(page)
 
 
@@ -115,7 +116,7 @@ async def create_endpoint(request: Request) -> Response:
     )
     endpoint = await with_deadline(request, creating)
     location = f"{prefix(request.scope)}{_ALL}/{endpoint.id}"
-    return json_response(_with_secret(endpoint, secret), 201, {"Location": location})
+    return json_response(await _with_secret(request, endpoint, secret), 201, {"Location": location})
 
 
 @routes.get(
@@ -136,7 +137,7 @@ async def get_endpoint(request: Request) -> Response:
     found = await with_deadline(request, context_of(request).endpoints.find(key.app, _endpoint_id(request)))
     if found is None:
         raise Problem(404, "webhook_endpoint_not_found", "There is no such webhook endpoint.")
-    return json_response(_view(found))
+    return json_response(await _view(request, found))
 
 
 @routes.patch(
@@ -160,7 +161,7 @@ async def change_endpoint(request: Request) -> Response:
     if "url" in changes:
         changes["url"] = check_webhook_url(changes["url"], context.settings, "/url")
     changing = context.endpoints.change(key.app, _endpoint_id(request), lambda one: replace(one, **changes), key.id)
-    return json_response(_view(await with_deadline(request, changing)))
+    return json_response(await _view(request, await with_deadline(request, changing)))
 
 
 @routes.delete(
@@ -201,24 +202,16 @@ async def rotate_secret(request: Request) -> Response:
     validate(EmptyBody, await read_optional_json(request, context.settings.body_limit))
     secret = new_secret(context.clock.random_bytes(_SECRET_BYTES))
     endpoint = await with_deadline(request, context.endpoints.rotate(key.app, _endpoint_id(request), secret, key.id))
-    return json_response(_with_secret(endpoint, secret))
+    return json_response(await _with_secret(request, endpoint, secret))
 
 
 def _endpoint_id(request: Request) -> str:
     return str(request.path_params["endpoint_id"])
 
 
-def _with_secret(one: Endpoint, secret: str) -> WebhookEndpointWithSecretView:
-    return {**_view(one), "secret": secret}
+async def _with_secret(request: Request, one: Endpoint, secret: str) -> WebhookEndpointWithSecretView:
+    return {**await _view(request, one), "secret": secret}
 
 
-def _view(one: Endpoint) -> WebhookEndpointView:
-    return {
-        "id": one.id,
-        "url": one.url,
-        "events": one.events,
-        "payload": one.payload,
-        "description": one.description,
-        "state": one.state,
-        "created_at": from_ms(one.created_at),
-    }
+async def _view(request: Request, one: Endpoint) -> WebhookEndpointView:
+    return (await with_deadline(request, endpoint_views(context_of(request), [one])))[0]

@@ -329,7 +329,13 @@ class WebhookEndpointView(TypedDict):
     payload: PayloadKind
     description: str
     state: EndpointState
+    """disabled: stopped after days without an acknowledgement; what it misses waits until it is made active again."""
     created_at: datetime
+    failing_since: datetime | None
+    """When the first of the tries failed that were all not acknowledged; null if the last message was."""
+    failed_tries: int
+    disables_at: datetime | None
+    """From when a failed try disables it (VIGIL_WEBHOOK_DISABLE_DAYS)."""
 
 
 @documented

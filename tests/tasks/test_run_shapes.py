@@ -130,9 +130,9 @@ async def test_what_the_provider_reports_beside_answers_and_blocks_is_on_the_job
         records = [fields[b"record"] for _, fields in await redis.xrange(keys.AUDIT)]
         assert any(b"potentially_unintended_data_access" in record for record in records)
         assert not any(b"simulated instruction" in record for record in records)
-        told = [record for record in records if b'"unfiltered":true' in record]
-        assert told
-        assert all(down["id"].encode() in record for record in told)
+        marked = [record for record in records if b'"unfiltered":true' in record]
+        assert marked
+        assert all(down["id"].encode() in record for record in marked)
         if mode == "chat":
             assert job["input_changes"] is None
             return

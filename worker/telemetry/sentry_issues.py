@@ -32,6 +32,8 @@ ISSUES: Final[dict[str, Issue]] = {
     "access.skipped": Issue("Access to {model} is lost ({status})", "error", "access-lost", ("model",)),
     "circuit.opened": Issue("The provider's account is at fault: {code}", "error", "account-at-fault", ("code",)),
     "lease.lost": Issue("A run lost its lease", "error", "lease-lost"),
+    "webhook.endpoint_failing": Issue("A webhook endpoint will be disabled", "warning", "endpoint-failing", ("what",)),
+    "webhook.endpoint_disabled": Issue("A webhook endpoint was disabled", "warning", "endpoint-disabled", ("what",)),
     "webhook.exhausted": Issue("A webhook receiver is dead", "warning", "webhook-dead", ("host",)),
     "account.state": Issue(
         "Safety checks meet ordinary requests", "warning", "checks-widened", ("model",), when="widened"

@@ -40,7 +40,15 @@ _SHARED_KEY_TYPES: Final = {
     **dict.fromkeys((keys.OUTBOX, keys.TARGETS, keys.SENDING, keys.PAUSES, keys.NOTICES, keys.NOTICES_DUE), "zset"),
     **dict.fromkeys((keys.PAUSED_TARGETS, keys.HOLDING_SCOPES, keys.CANCELLATION_DUE, keys.CIRCUITS), "set"),
     **dict.fromkeys(
-        (keys.TARGET_FAILURES, keys.WORKERS, keys.QUARANTINE, keys.LIFTED, keys.API_KEYS, keys.RECEIVED_WEBHOOKS),
+        (
+            keys.TARGET_FAILURES,
+            keys.FAILING_ENDPOINTS,
+            keys.WORKERS,
+            keys.QUARANTINE,
+            keys.LIFTED,
+            keys.API_KEYS,
+            keys.RECEIVED_WEBHOOKS,
+        ),
         "hash",
     ),
     **dict.fromkeys(
