@@ -23,6 +23,7 @@ from api.routes import (
     bulk_actions,
     deliveries,
     events,
+    explanation,
     groups,
     health,
     job_actions,
@@ -55,6 +56,7 @@ from worker.telemetry.setup import start_telemetry
 _MODULES = (
     submit,
     groups,
+    explanation,
     bulk_actions,
     jobs,
     job_actions,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+import textwrap
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
@@ -22,6 +23,7 @@ from worker.cli.rendering import (
 from worker.cli.watch import JobWatcher
 from worker.jobs.states import Status
 
+_WIDTH: Final = 100
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_….")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -93,6 +95,20 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
         print(f"billed    {billed_summary(billed)}")
     elif not job.settled:
         print(f"`vigil wait {job.id}` says once it has stopped; `vigil get` then says whether it is billed")
+
+
+def why(job_id: JobId, as_json: Json = False) -> None:
+    """Say in one paragraph what became of a job.
+
+    What happened, of which model, how long it took, which checks there were, why another model served, what it cost,
+    and what can be done.
+    """
+    with Client() as client:
+        found = client.why(job_id)
+    if as_json:
+        print_json(found.raw)
+    else:
+        print(textwrap.fill(clean(found.text), _WIDTH, break_on_hyphens=False))
 
 
 def delete(job_id: JobId, as_json: Json = False) -> None:
@@ -168,6 +184,7 @@ def register(app: typer.Typer) -> None:
     app.command()(get)
     app.command()(wait)
     app.command()(watch)
+    app.command()(why)
     app.command()(cancel)
     app.command()(delete)
     app.command()(retry)

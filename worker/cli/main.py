@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "processes": ("api", "worker", "simulator"),
     "submit": ("submit",),
     "batch": ("batch", "group"),
-    "jobs": ("get", "wait", "watch", "cancel", "delete", "retry", "rerun"),
+    "jobs": ("get", "wait", "watch", "why", "cancel", "delete", "retry", "rerun"),
     "job_lists": ("list",),
     "job_actions": ("actions",),
     "probe": ("probe",),

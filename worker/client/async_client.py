@@ -28,7 +28,7 @@ from .protocol import (
     StreamSteps,
 )
 from .requests import ApiRequest, Filters, Method, NewJob
-from .responses import AuditRecord, BatchRow, JobGroup, Message, Model, Page, Status
+from .responses import AuditRecord, BatchRow, Explanation, JobGroup, Message, Model, Page, Status
 from .retry import Retries
 
 T = TypeVar("T")
@@ -115,6 +115,10 @@ class AsyncVigil:
         you leave it early.
         """
         return self._stream(self._conversation.events(job_id, after, offset))
+
+    async def why(self, job_id: str) -> Explanation:
+        """Return what became of the job, in one paragraph for a person."""
+        return await self._run(self._conversation.call(requests.why(job_id)))
 
     async def cancel(self, job_id: str) -> CancelledJob:
         """Request that the job stops, and return it. A second request changes nothing."""

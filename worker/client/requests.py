@@ -123,6 +123,11 @@ def get(job_id: str, wait: float = 0, seconds: float = RESPONSE_TIMEOUT_S) -> Ap
     return ApiRequest("GET", path, models.Job.model_validate, seconds=wait + seconds)
 
 
+def why(job_id: str) -> ApiRequest[responses.Explanation]:
+    """Build the request that asks what became of a job."""
+    return ApiRequest("GET", _job(job_id, "/why"), responses.Explanation.model_validate)
+
+
 def cancel(job_id: str) -> ApiRequest[models.CancelledJob]:
     """Build the request that cancels a job; it is idempotent."""
     return ApiRequest("POST", _job(job_id, "/cancel"), models.CancelledJob.model_validate)

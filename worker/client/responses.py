@@ -22,6 +22,22 @@ class BatchRow(ApiModel):
     idempotent_replayed: bool = False
 
 
+class Explanation(ApiModel):
+    """What became of a job, for a person: `text` is one paragraph, made of the sentences after it."""
+
+    SHOWN = ("id", "status")
+    id: str
+    status: str
+    text: str
+    outcome: str = ""
+    calls: str | None = None
+    checks: str | None = None
+    substitution: str | None = None
+    notices: str | None = None
+    cost: str | None = None
+    advice: str | None = None
+
+
 class JobGroup(ApiModel):
     """How a group of jobs stands: how many have each status, and how many have not ended (`open`)."""
 
