@@ -40,9 +40,10 @@ async def test_a_batch_accepted_whole_is_counted_and_each_end_explained(
     file.write_text("\n".join(json.dumps(job) for job in jobs))
     words = ("batch", str(file), "--group", "night-7", "--all-or-nothing", "--idempotency-key", "k")
     assert "group night-7: 3 accepted, 0 refused" in await run(*words)
-    assert "3 accepted (3 of them earlier), 0 refused" in await run(*words), "the same batch again makes nothing new"
-    by_input = dict(zip(prompts, reversed((await app.list(group="night-7")).data), strict=True))
-    blocked, unfiltered, endless = (by_input[prompt].id for prompt in prompts)
+    again = json.loads(await run(*words, "--json"))["data"]  # the same batch again makes nothing new
+    assert [row["idempotent_replayed"] for row in again] == [True, True, True]
+    blocked, unfiltered, endless = (row["job"]["id"] for row in again)
+    assert {job.id for job in (await app.list(group="night-7")).data} == {blocked, unfiltered, endless}
 
     # the one that would take too long is cancelled: nobody knows yet what the provider bills for it
     while not any(attempt.first_output_at for attempt in (await app.get(endless)).attempts):
@@ -59,14 +60,14 @@ async def test_a_batch_accepted_whole_is_counted_and_each_end_explained(
 
     # and the block is explained as one, with what can be done
     assert (await app.wait(blocked)).status == "blocked"
-    said = " ".join((await run("why", blocked)).split())
+    shown = " ".join((await run("why", blocked)).split())
     explained = await app.why(blocked)
-    assert said == explained.text
+    assert shown == explained.text
     assert explained.checks is not None
     assert explained.checks.startswith("The provider announced a safety check (about cyber), which lasted")
     assert explained.advice is not None
     assert "a block is no finding of a violation" in explained.advice
-    assert "vigil rerun" not in said, "a block is never routed around"
+    assert "vigil rerun" not in shown, "a block is never routed around"
 
     group = await app.group("night-7")
     assert (group.total, group.open) == (3, 0)
