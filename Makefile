@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 BIN := .venv/bin
-.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops test-clients typescript bench soak locks sbom clean
+.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops test-clients test-containers typescript bench soak locks sbom clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ lint-ops: install-dev  ## What ops ship: image, compose, Kubernetes, proxy, rule
 
 test-clients: install-dev  ## OpenAI clients of others, unchanged (CLIENT=name for one); prints client x feature x result.
 	@$(BIN)/python tests/clients/run.py $(CLIENT)
+
+test-containers: install-dev  ## The image and the compose stack on a real engine: the machine's, else one of its own (root, Debian).
+	VIGIL_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers -rs -v -p no:randomly
 
 typescript: install-dev  ## Write the types of ops/clients/typescript anew from the OpenAPI document; needs npm.
 	@mkdir -p .tools/typescript

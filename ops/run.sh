@@ -3,6 +3,8 @@
 #
 #   ops/run.sh valkey                     Valkey with ops/redis.conf, on 127.0.0.1
 #   ops/run.sh reload                     the running Valkey takes the rules that ops/secrets.sh has renewed
+#   ops/run.sh backup FOLDER              a copy of the running Valkey's data, in a new folder (ops/backup.md)
+#   ops/run.sh restore FOLDER             that copy as the data of a stopped Valkey
 #   ops/run.sh api|worker                 the process
 #   ops/run.sh api|worker COMMAND …       a command of `vigil` with that process's settings
 #
@@ -11,7 +13,7 @@
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 secrets=${SECRETS:-secrets}
-[ $# -gt 0 ] || { echo "usage: ops/run.sh valkey | reload | api | worker [COMMAND …]" >&2; exit 2; }
+[ $# -gt 0 ] || { echo "usage: ops/run.sh valkey | reload | backup FOLDER | restore FOLDER | api | worker [COMMAND …]" >&2; exit 2; }
 [ -f "$secrets/users.acl" ] || { echo "no $secrets/users.acl: run ops/secrets.sh first" >&2; exit 2; }
 secrets=$(cd "$secrets" && pwd)
 role=$1 && shift
@@ -38,9 +40,18 @@ reload)
 		print("Valkey has taken the rules of its users.acl")
 	EOF
 	;;
+backup | restore)
+	[ $# -eq 1 ] || { echo "usage: ops/run.sh $role FOLDER" >&2; exit 2; }
+	export PASSWORD_FILE=$secrets/valkey_password_admin
+	case $role in
+	backup) set -- save "${DATA:-data}" "$1" ;;
+	restore) umask 077 && mkdir -p "${DATA:=data}" && set -- restore "$1" "$DATA" ;;
+	esac
+	exec "$root/.venv/bin/python" "$root/ops/backup.py" "$@"
+	;;
 worker) export OPENAI_API_KEY_FILE="$secrets/openai_api_key" VIGIL_AUDIT_KEY_FILE="$secrets/audit_key" ;;
 api) ;;
-*) echo "ops/run.sh knows valkey, reload, api and worker, not $role" >&2 && exit 2 ;;
+*) echo "ops/run.sh knows valkey, reload, backup, restore, api and worker, not $role" >&2 && exit 2 ;;
 esac
 
 export VIGIL_REDIS_URL_FILE="$secrets/redis_url_$role"

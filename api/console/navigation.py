@@ -20,6 +20,7 @@ ENTRIES: Final = (
     NavigationEntry("/webhooks", "Webhooks", "read", "g w"),
     NavigationEntry("/end-users", "End users", "ops", "g u"),
     NavigationEntry("/audit", "Audit", "audit", "g a"),
+    NavigationEntry("/cost", "Cost", "audit", "g c"),
     NavigationEntry("/lab", "Lab", "audit", "g l"),
     NavigationEntry("/apps", "Apps", "ops", "g p"),
     NavigationEntry("/try", "Try it", "submit", "g t"),

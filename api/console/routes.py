@@ -13,6 +13,7 @@ from api.console.navigation import ENTRIES
 from api.console.pages import (
     apps,
     audit,
+    cost,
     end_users,
     job,
     job_actions,
@@ -28,7 +29,21 @@ from api.console.static_files import get_static
 from api.console.visit import console_url, session_of
 from api.web.problems import Problem
 
-_PAGES: Final = (now, jobs, job_actions, job, job_content, job_documents, try_it, webhooks, end_users, audit, lab, apps)
+_PAGES: Final = (
+    now,
+    jobs,
+    job_actions,
+    job,
+    job_content,
+    job_documents,
+    try_it,
+    webhooks,
+    end_users,
+    cost,
+    audit,
+    lab,
+    apps,
+)
 """The modules of pages, each with its `routes`."""
 
 

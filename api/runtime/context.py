@@ -55,6 +55,7 @@ from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.loss_report import LossReport
 from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
 from worker.store.webhooks.endpoints import Endpoints
@@ -116,6 +117,7 @@ class AppContext:
     audit_access: AuditAccess
     trail_check: TrailCheck
     ledger: EndUserLedger
+    loss_report: LossReport
     appeal_notes: AppealNotes
     delivery_log: DeliveryLog
     lab_runs: LabRuns
@@ -179,6 +181,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         audit_access=AuditAccess(redis, clock, settings, background),
         trail_check=TrailCheck(redis, clock, settings, background),
         ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds),
+        loss_report=LossReport(redis),
         appeal_notes=AppealNotes(redis, clock),
         delivery_log=DeliveryLog(redis, clock, outbox),
         lab_runs=LabRuns(trail, clock, catalogue, background),

@@ -88,6 +88,7 @@ def operation(
     headers: tuple[str, ...] = (),
     events: Any = None,
     text: bool = False,
+    csv: bool = False,
     problem: tuple[str, Any] = ("application/problem+json", ProblemView),
     job_token: bool = False,
 ) -> Operation:
@@ -106,6 +107,8 @@ def operation(
             kinds["text/event-stream"] = returned(events)
         if text:
             kinds["text/plain"] = TEXT
+        if csv:
+            kinds["text/csv"] = TEXT
         response = responses[str(status)] = {"description": about, "headers": named}
         if kinds:
             response["content"] = {kind: {"schema": one} for kind, one in kinds.items()}

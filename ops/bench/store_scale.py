@@ -1,5 +1,5 @@
-"""Does the store slow down with what it keeps? claim, commit, list, search, bulk actions, sweep with few and with many
-settled jobs.
+"""Does the store slow down with what it keeps? claim, commit, list, search, bulk actions, reports, sweep with few and
+with many settled jobs.
 
     python ops/bench/store_scale.py [--few 1000] [--many 100000] [--rounds 300] [--url redis://…]
 
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from arq.connections import ArqRedis
 
-from api.jobs.bulk_actions import Caller, run_actions
+from api.jobs.bulk_actions import ActionRequest, run_actions
 from api.runtime.context import build_context
 from api.schema.requests import JobActionsRequest, JobFilter
 from worker.audit.chain import GENESIS
@@ -36,6 +36,7 @@ from worker.jobs.record import Job
 from worker.jobs.spec import Policy
 from worker.jobs.states import Outcome, Purpose, Status
 from worker.safety.messages import job_error
+from worker.safety.report_weeks import weeks_between
 from worker.settings import Settings
 from worker.store import codec, keys
 from worker.store.admission.rate_limit import RateLimit, RateMeter
@@ -50,6 +51,7 @@ from worker.store.jobs.listing import count_jobs, list_jobs
 from worker.store.jobs.repository import Jobs, RetentionTimes
 from worker.store.jobs.search_terms import first_terms, terms_command
 from worker.store.jobs.stored_job import NewJob
+from worker.store.stats.loss_report import LossQuery, LossReport
 from worker.store.stats.queue_depth import depths
 
 MODEL = "gpt-5.6-sol"
@@ -155,6 +157,7 @@ class Side:
 
     def __init__(self, redis: ArqRedis) -> None:
         self.redis, self.jobs, self.times = redis, Jobs(redis, Clock(), RetentionTimes()), dict[str, list[float]]()
+        self.report = LossReport(redis)
         self._context, self._teams = (
             build_context(Settings(_env_file=None), redis, Clock()),
             itertools.cycle(range(_TEAMS)),
@@ -163,7 +166,7 @@ class Side:
     async def act(self, request: JobActionsRequest) -> None:
         """An action on many jobs, as the API carries it out."""
         key = ApiKey("key_bench", _APP, ("submit", "read"), 0, "0000")
-        caller = Caller(key, RateMeter(RateLimit(0)), "http://bench", {})
+        caller = ActionRequest(key, RateMeter(RateLimit(0)), "http://bench", {})
         found = await run_actions(self._context, caller, request)
         assert len(found["data"]) == request.limit, found  # noqa: S101  else it measures nothing
 
@@ -205,6 +208,10 @@ class Side:
         for action in ("cancel", "delete_content"):
             request = JobActionsRequest(action=action, filter=wanted, limit=5)
             await self.measure(f"{action} 5 of a team", lambda request=request: self.act(request))  # type: ignore[misc]
+        weeks = weeks_between(Clock().now().date(), None, None)
+        await self.measure("report", lambda: self.report.read(LossQuery(weeks, _APP)))
+        people = LossQuery(weeks, _APP, ("end_user",))
+        await self.measure("report by end user", lambda: self.report.read(people))
         await self.measure("sweep", jobs.overdue)
         await self.measure("depths", lambda: depths(redis, Clock()))
 

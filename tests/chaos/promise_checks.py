@@ -43,6 +43,8 @@ async def check_books(redis: ArqRedis, ids: list[str]) -> list[Job]:
     seqs: Counter[str] = Counter()
     for _, fields in await redis.xrange(keys.AUDIT):
         record = codec.load_event(fields[b"record"])
+        if record["seq"] is None:  # a note on an app: a chain of its own
+            continue
         job_id = record["job_id"]
         seqs[job_id] += 1
         assert record["seq"] == seqs[job_id]

@@ -51,7 +51,7 @@ def test_a_type_is_that_of_the_document(name):
 
 def test_every_list_that_has_pages_is_read_as_a_page():
     paged = {name for name, schema in COMPONENTS.items() if "next_cursor" in schema.get("properties", {})}
-    lists = paged - {"JobActions"}  # what became of many jobs, and where to go on
+    lists = paged - {"JobActions", "SafetyReport"}  # more than rows: what became of many jobs, sums
     assert lists
     for name in lists:
         assert set(COMPONENTS[name]["properties"]) == {"object", *responses.Page.model_fields}, name

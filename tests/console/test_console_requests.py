@@ -15,7 +15,7 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
-_OTHER_PAGES = ("/webhooks", "/end-users", "/end-users?quarantined=1", "/audit", "/lab", "/apps", "/apps/acme")
+_OTHER_PAGES = ("/webhooks", "/end-users", "/end-users?quarantined=1", "/cost", "/audit", "/lab", "/apps", "/apps/acme")
 _ACTIONS = (
     *("/webhooks/redeliver", "/webhooks/redeliver-failed", "/webhooks/endpoints/we_x/rotate"),
     *("/webhooks/endpoints/we_x/state", "/end-users/find", "/end-users/quarantine", "/end-users/x/quarantine"),

@@ -8,7 +8,7 @@ from builders import FACTS, JOB, SOL, T0, any_fact, done, queued
 from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
-from worker.jobs import events as ev
+from worker.jobs import events as ev, fold
 from worker.jobs.states import Outcome
 
 _CONTRACT = (
@@ -46,9 +46,18 @@ def test_an_unknown_type_is_told_as_such():
         ev.Event.load(body)
 
 
-def test_unknown_data_is_refused():
+def test_data_of_a_newer_release_is_kept_and_gets_into_the_record():
     body = ev.event(1, T0, JOB, queued()).dump()
-    body["data"]["prompt"] = "hi"
+    body["data"]["of_a_newer_release"] = {"x": 1}
+    event = ev.Event.load(body)
+    assert event.dump() == body
+    assert json.loads(fold.apply(None, event).model_dump_json())["of_a_newer_release"] == {"x": 1}
+
+
+def test_a_policy_with_an_unknown_rule_is_refused():
+    """Unlike other fields, a rule may forbid what this release would do."""
+    body = ev.event(1, T0, JOB, queued()).dump()
+    body["data"]["policy"]["never_on_mondays"] = True
     with pytest.raises(ValidationError):
         ev.Event.load(body)
 

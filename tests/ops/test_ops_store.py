@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from deployment import Deployment, deployed, wait_for
-from ops_server import free_port, secrets, server
+from ops_server import ROOT, free_port, secrets, server
 
 
 def ready(url: str) -> tuple[int, str]:
@@ -70,7 +72,13 @@ def newer_than_the_copy(vigil: Deployment, tmp_path: Path) -> str:
     return job
 
 
-def test_an_emptied_and_an_older_store_are_noticed_and_accepted_on_purpose(tmp_path: Path) -> None:
+def run_sh(act: str, folder: Path, port: int) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "SECRETS": str(folder / "s"), "DATA": str(folder / "data"), "VALKEY_PORT": str(port)}  # noqa: TID251
+    words = [ROOT / "ops" / "run.sh", act, folder / "kept"]
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_emptied_and_an_older_store_are_noticed_and_accepted_on_purpose(tmp_path: Path) -> None:  # noqa: PLR0915
     made = secrets(tmp_path / "s", "valkey:6379")
     data, options, port = tmp_path / "data", ("--aclfile", str(tmp_path / "s" / "users.acl")), free_port()
     urls = {role: made[f"redis_url_{role}"].replace("valkey:6379", f"127.0.0.1:{port}") for role in ("api", "worker")}
@@ -91,22 +99,26 @@ def test_an_emptied_and_an_older_store_are_noticed_and_accepted_on_purpose(tmp_p
             with server(data, *options, port=port) as second:
                 wait_for("both ready again", lambda: both(vigil, worker, 200))
                 assert vigil.get(f"/v1/jobs/{job}")["status"] == "completed"
+                copied = run_sh("backup", tmp_path, port)
+                assert (copied.returncode, "copied" in copied.stdout) == (0, True), copied.stderr
+                assert "exists already" in run_sh("backup", tmp_path, port).stderr
+                assert "still runs" in run_sh("restore", tmp_path, port).stderr
                 second.kill()
-            shutil.copytree(data, tmp_path / "kept")
             # one without: the volume is gone
             shutil.rmtree(data / "appendonlydir")
             with server(data, *options, port=port) as third:
                 refused_everywhere(vigil, worker)
                 third.kill()
             # its data is back: both go on by themselves
+            assert "move it away first" in run_sh("restore", tmp_path, port).stderr
             shutil.rmtree(data)
-            shutil.copytree(tmp_path / "kept", data)
+            assert run_sh("restore", tmp_path, port).returncode == 0
             with server(data, *options, port=port) as fourth:
                 wait_for("both ready with their data", lambda: both(vigil, worker, 200))
                 newer = newer_than_the_copy(vigil, tmp_path)
                 fourth.kill()
             shutil.rmtree(data)
-            shutil.copytree(tmp_path / "kept", data)
+            assert run_sh("restore", tmp_path, port).returncode == 0
             with server(data, *options, port=port):
                 for answers in wait_for("both refuse the older one", lambda: both(vigil, worker, 503)):
                     assert "came back older" in answers
@@ -115,6 +127,9 @@ def test_an_emptied_and_an_older_store_are_noticed_and_accepted_on_purpose(tmp_p
                 assert changed(vigil.url) == ["0.0"]
                 assert vigil.http.get(f"/v1/jobs/{newer}").status_code == 404
                 assert vigil.settled(vigil.submit("[[sim: normal]] on"))["status"] == "completed"
+                assert vigil.get(f"/v1/jobs/{job}")["output_text"]
+                verified = vigil.vigil("worker", "audit", "verify")
+                assert verified.returncode == 0, verified.stdout + verified.stderr
         finally:
             vigil_of.__exit__(None, None, None)
     log = (tmp_path / "v" / "api.log").read_text() + (tmp_path / "v" / "worker.log").read_text()

@@ -89,7 +89,10 @@ def group(
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until all of its jobs have ended.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how many jobs of a group have each status. Exits 1 if one of them ended without an answer."""
+    """Count the jobs of a group by status.
+
+    Exits 1 if one of them ended without an answer.
+    """
     with Client() as client:
         found, delay = client.group(group_id), _FIRST_LOOK_S
         while wait and found.open:

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "operations": ("pause", "resume", "quarantine"),
     "audit.commands": ("audit",),
     "cost": ("cost",),
+    "report": ("report",),
     "models": ("models",),
     "lab": ("lab",),
     "doctor.command": ("doctor",),

@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Final, Protocol, cast
+from typing import Annotated, Final, Literal, Protocol, cast
 
 import typer
 
@@ -263,7 +263,7 @@ def worker(
             await main.run_worker(actual, stop=stop)
 
     message = f"draining: running jobs have {settings.drain_seconds:g} s; a second signal stops at once"
-    run_until_signal(work, message, reload_models)
+    run_until_signal(work, message if settings.log_format == "console" else "", reload_models)
 
 
 def simulator(
@@ -277,6 +277,9 @@ def simulator(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A public name by which clients call it; may be given more than once.")
     ] = None,
+    log_format: Annotated[
+        Literal["console", "json"], typer.Option(envvar="VIGIL_LOG_FORMAT", help="How it says that it is ready.")
+    ] = "console",
 ) -> None:
     """Run the fake provider. `[[sim: list]]` as a prompt answers with its scenarios."""
     check_port(host, port)
@@ -291,7 +294,11 @@ def simulator(
         except (ValueError, OSError) as error:
             raise CliError(f"the simulator can't start: {error}", EXIT_USAGE) from None
         async with simulator:
-            print(f"simulator on {simulator.url}; scenarios at {simulator.root}/sim/scenarios", flush=True)
+            if log_format == "json":
+                configure("INFO", log_format)
+                emit("simulator.ready", host=host, port=simulator.port)
+            else:
+                print(f"simulator on {simulator.url}; scenarios at {simulator.root}/sim/scenarios", flush=True)
             await stop.wait()
 
     run_until_signal(work)

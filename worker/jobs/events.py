@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from worker.jobs.frozen import Frozen
+from worker.jobs.frozen import Stored
 from worker.jobs.record import (
     AppliedPrice,
     Block,
@@ -31,7 +31,7 @@ from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, ScheduledReason
 
 
-class Fact(Frozen):
+class Fact(Stored):
     """The data of one event; `TYPE` is its name on the wire."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)  # older releases stored fewer fields
@@ -127,6 +127,7 @@ class AttemptFinished(Fact):
     usage: Usage | None = None
     cost: Decimal | None = None
     price: AppliedPrice | None = Field(default=None, exclude_if=lambda value: value is None)
+    cost_as_requested: Decimal | None = Field(default=None, exclude_if=lambda value: value is None)
     sequence: int | None = None
     first_output_at: datetime | None = None
     input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
@@ -297,7 +298,7 @@ FACTS: Final[dict[str, type[Fact]]] = {fact.TYPE: fact for fact in Fact.__subcla
 TERMINAL_FACTS: Final = (Completed, Blocked, Failed, Cancelled, Expired)
 
 
-class Event(Frozen):
+class Event(Stored):
     """One fact with its position; `seq` rises by one from 1 within a job."""
 
     seq: int

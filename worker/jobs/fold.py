@@ -67,7 +67,7 @@ def _create(event: ev.Event) -> Job:
     fact = event.fact
     if not isinstance(fact, ev.Queued) or event.seq != 1:
         raise IllegalEvent(event.type, "a job begins with job.queued as event 1")
-    return Job(id=event.job_id, version=1, created_at=event.at, status=Status.QUEUED, **fact.__dict__)
+    return Job(id=event.job_id, version=1, created_at=event.at, status=Status.QUEUED, **fact.all_fields)
 
 
 def _transition(job: Job, status: Status, event: ev.Event) -> Status:
@@ -199,19 +199,19 @@ def _apply_attempt_fact(
             _require(number == len(job.attempts) + 1, event, "attempts are numbered from 1 without a gap")
             _require(not _has_blocked_attempt(job), event, "after a block no further attempt is made")
             started_at = time_order.not_before(event.at, job.created_at, job.started_at)
-            new = Attempt(number=len(job.attempts) + 1, started_at=started_at, **fact.__dict__)
+            new = Attempt(number=len(job.attempts) + 1, started_at=started_at, **fact.all_fields)
             return job.evolve(attempts=(*job.attempts, new))
         case ev.AttemptUpdated():
             old = _open_attempt(job, event)
-            changes = {k: v for k, v in fact.__dict__.items() if v is not None}
+            changes = {k: v for k, v in fact.all_fields.items() if v is not None}
             changes |= time_order.first_times(old, fact.first_event_at, fact.first_output_at)
-            return _replace_attempt(job, old.evolve(**changes))
+            return _replace_attempt(job, old.with_fields(changes))
         case ev.AttemptFinished():
             old = _open_attempt(job, event)
             _require(not any(c.attempt == number for c in job.open_checks), event, "its check is still open")
             always = {"outcome", "flags", "rate_limits", "served_raw"}
-            changes = {k: v for k, v in fact.__dict__.items() if v is not None or k in always}
-            ended = old.evolve(**{**changes, **time_order.first_times(old, None, fact.first_output_at)})
+            changes = {k: v for k, v in fact.all_fields.items() if v is not None or k in always}
+            ended = old.with_fields({**changes, **time_order.first_times(old, None, fact.first_output_at)})
             finished_at = time_order.attempt_end(ended, job.checks, event.at)
             return _replace_attempt(job, ended.evolve(finished_at=finished_at))
         case _:
@@ -239,17 +239,17 @@ def _apply_check_fact(job: Job, event: ev.Event, fact: ev.CheckStarted | ev.Chec
             attempt = _open_attempt(job, event)
             _require(not running, event, "a check of this attempt is open already")
             started_at = time_order.check_start(attempt, job.checks, event.at)
-            new = Check(attempt=number, started_at=started_at, **fact.__dict__)
+            new = Check(attempt=number, started_at=started_at, **fact.all_fields)
             return job.evolve(status=_transition(job, Status.CHECKING, event), checks=(*job.checks, new))
         case ev.CheckUpdated():
             _require(bool(of_attempt), event, "this attempt had no check")
             old = job.checks[of_attempt[-1]]
             lowered = old.evidence is Evidence.SIGNALLED and fact.evidence is Evidence.SUSPECTED
             _require(not lowered, event, "evidence never falls")
-            changes = dict(fact.__dict__)
+            changes = dict(fact.all_fields)
             if fact.retry_model_state is RetryModelState.ABSENT:  # absent keeps the model named before
                 changes["retry_model"], changes["retry_model_state"] = old.retry_model, old.retry_model_state
-            return job.evolve(checks=_replace_check(job.checks, of_attempt[-1], old.evolve(**changes)))
+            return job.evolve(checks=_replace_check(job.checks, of_attempt[-1], old.with_fields(changes)))
         case ev.CheckEnded():
             _require(bool(running), event, "no check of this attempt is open")
             old = job.checks[running[0]]

@@ -1,14 +1,15 @@
-"""The base of the record's immutable values."""
+"""The bases of immutable values: Frozen refuses unknown fields, Stored keeps those of a newer release."""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """The base of immutable values; `evolve` makes a changed copy."""
+    """The base of immutable values; `evolve` makes a changed copy. Unknown fields are refused."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -20,3 +21,28 @@ class Frozen(BaseModel):
     def evolve(self, **changes: object) -> Self:
         """Return a copy with `changes`, validated like a new value (`model_copy` would not validate)."""
         return type(self)(**{**self.__dict__, **changes})
+
+
+class Stored(Frozen):
+    """The base of values that are in Redis: fields of a newer release are kept and written back, and not read here.
+
+    While a deployment is updated, old and new processes work on the same jobs. What an old one must not ignore raises
+    the record's `schema_number`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    def evolve(self, **changes: object) -> Self:
+        """Return a copy with `changes`, validated like a new value. Raises ValidationError for an unknown field."""
+        if not changes.keys() <= self.__pydantic_fields__.keys():
+            self.model_validate(changes, extra="forbid")  # raises
+        return self.with_fields(changes)
+
+    def with_fields(self, changes: Mapping[str, object]) -> Self:
+        """Return a copy with `changes` from Redis, which may have fields that only a newer release knows."""
+        return type(self)(**{**self.__dict__, **(self.__pydantic_extra__ or {}), **changes})
+
+    @property
+    def all_fields(self) -> dict[str, Any]:
+        """Return the fields by name, with those that only a newer release knows."""
+        return {**self.__dict__, **(self.__pydantic_extra__ or {})}

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from pydantic import Field
 
-from worker.jobs.frozen import Frozen
+from worker.jobs.frozen import Stored
 
 
-class Offer(Frozen):
+class Offer(Stored):
     """An open offer to run on a faster model."""
 
     model: str
@@ -18,7 +18,7 @@ class Offer(Frozen):
     policy_version: int | None = Field(default=None, exclude_if=lambda value: value is None)  # that made it
 
 
-class Consent(Frozen):
+class Consent(Stored):
     """Who accepted the offer of a faster model, when, and what the offer said.
 
     `policy_version` is that of the delay policy that made the offer; `terms_digest` is the one that it was shown with.

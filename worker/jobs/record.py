@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from worker.jobs.frozen import Frozen
+from worker.jobs.frozen import Stored
 from worker.jobs.offers import Consent, Offer
 from worker.jobs.spec import MEASURED, SILENCE, Policy, Priority
 from worker.jobs.states import (
@@ -36,8 +37,14 @@ DecidedBy = Literal["policy", "app", "provider"]
 BlockScope = Literal["request", "end_user"]
 _WAIT_REASONS = frozenset(ScheduledReason)
 
+SCHEMA: Final = 1
+"""The highest schema number of a record that this release can act on. A release writes into each record the lowest
+number that its reader needs: 1, unless the record says something that must not be ignored."""
+NEWER_SCHEMA: Final = "newer_schema"
+"""The type of the validation error of a record with a higher schema number."""
 
-class Usage(Frozen):
+
+class Usage(Stored):
     """Tokens as the provider counted them; `estimated` if Vigil counted deltas instead."""
 
     input_tokens: int = 0
@@ -50,7 +57,7 @@ class Usage(Frozen):
     cache_write_12h_tokens: int = Field(default=0, exclude_if=lambda value: not value)  # of those, kept for 12 hours
 
 
-class CallTerms(Frozen):
+class CallTerms(Stored):
     """What an attempt's price and its highest cost depend on, as known when it begins. Has no content."""
 
     service_tier: str | None = None  # as requested
@@ -61,7 +68,7 @@ class CallTerms(Frozen):
     max_cost: Decimal | None = None  # US dollars; set if the job has a cap
 
 
-class AppliedPrice(Frozen):
+class AppliedPrice(Stored):
     """The row of prices that an attempt was charged by, and the rules that applied."""
 
     model: str
@@ -76,7 +83,7 @@ class AppliedPrice(Frozen):
     notes: tuple[str, ...] = ()  # row_ended, before_first_row, tier_price_unknown, window_price_unknown
 
 
-class ProviderError(Frozen):
+class ProviderError(Stored):
     """The provider's error without its message, which can quote the prompt."""
 
     code: str | None = None
@@ -85,7 +92,7 @@ class ProviderError(Frozen):
     request_id: str | None = None
 
 
-class JobError(Frozen):
+class JobError(Stored):
     """Why the job or attempt failed, in Vigil's words, and what to do next."""
 
     type: str
@@ -95,14 +102,14 @@ class JobError(Frozen):
     provider: ProviderError | None = None
 
 
-class Misalignment(Frozen):
+class Misalignment(Stored):
     """The parts of an error's `misalignment` object that hold no content: what kind it is, and what is reviewed."""
 
     error_type: str | None = None
     review_target: str | None = None  # opaque, kept only if it looks like an id
 
 
-class InputTransformation(Frozen):
+class InputTransformation(Stored):
     """One item of the input that the provider changed by itself; each field only if it looks like a code or an id."""
 
     action: str
@@ -111,7 +118,7 @@ class InputTransformation(Frozen):
     id: str | None = None
 
 
-class Block(Frozen):
+class Block(Stored):
     """Content withheld by the provider, and what to do next.
 
     The scope `end_user` means that the provider limits this end user's access to the model, whatever the request is.
@@ -126,7 +133,7 @@ class Block(Frozen):
     misalignment: Misalignment | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
-class Disclosure(Frozen):
+class Disclosure(Stored):
     """The statement that the served model is not the requested one."""  # promise P3
 
     requested_model: str
@@ -138,7 +145,7 @@ class Disclosure(Frozen):
     message: str
 
 
-class NextAction(Frozen):
+class NextAction(Stored):
     """What the delay rule will do about a check that still runs at `at`, and what that time follows from."""
 
     action: Literal["offer", "switch", "race", "draft"]
@@ -146,7 +153,7 @@ class NextAction(Frozen):
     because: Literal["after_seconds", "silence_seconds", "deadline"]
 
 
-class Check(Frozen):
+class Check(Stored):
     """One interval in which a safety check was signalled or suspected."""
 
     attempt: int
@@ -162,7 +169,7 @@ class Check(Frozen):
     next_action: NextAction | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
-class Attempt(Frozen):
+class Attempt(Stored):
     """One call upstream with one model."""
 
     number: int
@@ -197,13 +204,13 @@ class Attempt(Frozen):
     usage: Usage | None = None
     cost: Decimal | None = None  # US dollars; None when the model has no price
     price: AppliedPrice | None = Field(default=None, exclude_if=lambda value: value is None)
+    cost_as_requested: Decimal | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the same tokens cost at the prices of the requested model; only where another one served."""
     input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
-    longest_silence_seconds: float | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )  # without output
+    longest_silence_seconds: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
-class Hold(Frozen):
+class Hold(Stored):
     """A wait that an open circuit or a pause imposes."""
 
     scope: str
@@ -213,10 +220,10 @@ class Hold(Frozen):
     provider: ProviderError | None = Field(default=None, exclude_if=lambda value: value is None)  # what it said
 
 
-class Job(Frozen):
+class Job(Stored):
     """The full record of a job. `version` is the `seq` of its last event."""
 
-    schema_number: Literal[1] = 1
+    schema_number: int = 1  # the lowest one that a reader must know; at most SCHEMA
     id: str
     version: int
     # set at submission, never changed
@@ -260,6 +267,13 @@ class Job(Frozen):
     # the only change after the end: prompt and output are removed
     content_removed: Removal | None = None
     content_removed_at: datetime | None = None
+
+    @field_validator("schema_number")
+    @classmethod
+    def _is_known(cls, number: int) -> int:
+        if number > SCHEMA:
+            raise PydanticCustomError(NEWER_SCHEMA, "the record needs a newer release")
+        return number
 
     @property
     def rerun_of(self) -> str | None:

@@ -178,11 +178,14 @@ def price_of(
 
 
 def attempt_finished(
-    catalogue: Catalogue, attempt: Attempt, verdict: sg.AttemptVerdict, now: datetime
+    catalogue: Catalogue, job: Job, number: int, verdict: sg.AttemptVerdict, now: datetime
 ) -> ev.AttemptFinished:
-    """Return the fact that the attempt finished."""
+    """Return the fact that the job's attempt finished."""
+    attempt, requested = job.attempt(number), job.requested_model
     usage = usage_or_estimate(attempt, verdict.outcome, verdict.usage, verdict.deltas_counted, verdict.http_status)
     priced = price_of(catalogue, attempt, usage, verdict.served_model, verdict.service_tier)
+    stands_in = (verdict.served_model or attempt.model) != requested and known_model(catalogue, requested) is not None
+    as_requested = price_of(catalogue, attempt, usage, requested, verdict.service_tier) if stands_in else None
     return ev.AttemptFinished(
         outcome=verdict.outcome,
         served_model=verdict.served_model,
@@ -195,6 +198,7 @@ def attempt_finished(
         usage=usage,
         cost=priced.amount if priced else None,
         price=priced.applied if priced else None,
+        cost_as_requested=as_requested.amount if as_requested else None,
         sequence=verdict.sequence,
         first_output_at=(attempt.first_output_at or now) if verdict.first_output_seen else None,
         input_transformations=verdict.input_transformations,

@@ -238,6 +238,22 @@ def durations(day: int) -> str:
     return f"vigil:durations:{day}"
 
 
+def loss_apps(week: str) -> str:
+    return "vigil:lossapps:" + week
+
+
+def losses(week: str, app: str) -> str:
+    return f"vigil:losses:{week}:{app}"
+
+
+def loss_end_users(week: str, app: str) -> str:
+    return f"vigil:losspeople:{week}:{app}"
+
+
+def end_user_losses(week: str, app: str, safety_identifier: str) -> str:
+    return f"vigil:loss:{week}:{app}:{safety_identifier}"
+
+
 def checked_end_users(bucket: int, model: str) -> str:
     return f"vigil:people:{bucket}:{model}"
 

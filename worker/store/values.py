@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, UnreadableReason
+from worker.jobs.record import NEWER_SCHEMA
 from worker.store import keys
 from worker.store.errors import is_wrong_type, store_errors
 from worker.telemetry.events import emit
@@ -24,7 +25,7 @@ from worker.telemetry.events import emit
 T = TypeVar("T")
 PARSE_ERRORS: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 """What code raises that parses a value of another shape."""
-_NEWER: Final = frozenset({"extra_forbidden", "literal_error", "enum"})
+_NEWER: Final = frozenset({"extra_forbidden", "literal_error", "enum", NEWER_SCHEMA})
 _MAX_DIGITS: Final = 18
 _REPORT_INTERVAL_S: Final = 300.0
 _MAX_REPORTED: Final = 10_000

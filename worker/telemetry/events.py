@@ -185,6 +185,7 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "arq.hiccup": _row(WARNING, "Redis was unavailable for arq's own bookkeeping.", "error"),
     "queue.full": _row(DEBUG, "A submit was refused: a quota of its app, or the memory of Redis, is used up.", "what"),
     "api.ready": _row(INFO, "The API takes requests.", "host port"),
+    "simulator.ready": _row(INFO, "The simulator takes requests.", "host port"),
     "console.logged_in": _row(INFO, "Somebody logged in to the console, with a `key` or a `link`.", "what"),
     "console.login_refused": _row(
         WARNING, "What somebody logged in with is no live key or link; 20 in a minute from an address are told.", "what"

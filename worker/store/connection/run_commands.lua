@@ -10,6 +10,7 @@
 --                                          row
 --   GROUP counts members id status settled keep_s at   counts the job in its group with its status, not with the last one
 --                                          any more; once all jobs have ended, the group is kept for so many seconds
+--   COUNT …                                adds the job's counts to those of its week: count_losses below
 -- or be one of its own, also after IF:
 --   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
 --                                          added last under this clock, but by `most` higher at most: who adds many
@@ -60,7 +61,39 @@ local function count_in_group(counts, members, id, status, settled, keep_s, at)
     for _, key in ipairs({counts, members}) do call('PERSIST', key) end
   end
 end
-local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, GROUP = count_in_group}
+-- adds to a counter; whatever is wrong with it, the commit goes on: a count can be corrected, a job not
+local function add_count(key, field, amount)
+  local reply = redis.pcall('HINCRBY', key, field, amount)
+  if type(reply) == 'table' and reply.err and is_wrong_type(reply.err) and aside(key) then
+    redis.pcall('HINCRBY', key, field, amount)
+  end
+end
+-- apps: zset, the apps with counts   week, person: hashes, the counts of the app and of its end user by `<model>|<name>`
+-- people: zset, the end users by rank   ttl: seconds that new keys stay   app, end_user, model, rank: of the job
+-- Beyond `most_models` a model counts as `*`; beyond `most_people` an end user counts in the app's sum alone.
+local function count_losses(apps, week, people, person, ttl, most_models, most_people, app, end_user, model, rank, ...)
+  local counts = {...}
+  if call('HEXISTS', week, model .. '|jobs') == 0 then
+    if number(call('HGET', week, '|models')) >= tonumber(most_models) then model = '*' end
+    if call('HEXISTS', week, model .. '|jobs') == 0 then
+      add_count(week, '|models', 1)
+      call('EXPIRE', week, ttl, 'NX')
+      if call('ZADD', apps, 0, app) == 1 then call('EXPIRE', apps, ttl) end
+    end
+  end
+  local known = call('ZSCORE', people, end_user)
+  local listed = known or call('ZCARD', people) < tonumber(most_people)
+  if listed and (not known or rank ~= '0') then call('ZADD', people, 'INCR', rank, end_user) end
+  for i = 1, #counts, 2 do
+    local field = model .. '|' .. counts[i]
+    add_count(week, field, counts[i + 1])
+    if listed then add_count(person, field, counts[i + 1]) end
+  end
+  if listed and not known then
+    for _, key in ipairs({people, person}) do call('EXPIRE', key, ttl, 'NX') end
+  end
+end
+local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, GROUP = count_in_group, COUNT = count_losses}
 local function run_command(first, last)
   if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))

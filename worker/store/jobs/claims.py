@@ -1,7 +1,8 @@
 """Claim jobs for a worker, and decide what becomes of those whose record it may not believe.
 
 A record that can't be read or that Vigil did not write is set aside; one without a MAC may be older than MACs, so its
-job waits for an operator; one whose key is not here is handed out locked.
+job waits for an operator; one that only a newer release can act on is given back for a worker of that release; one
+whose key is not here is handed out locked.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from worker.store.jobs.commit_commands import CommitCommands
 from worker.store.jobs.scripts import ClaimReply, Scripts
 from worker.store.jobs.set_aside import UnreadableJobs
 from worker.store.jobs.stored_job import AppLimits, ClaimedJob
-from worker.store.jobs.unreadable_records import missing_key, read_job, read_unchecked, record_tag
+from worker.store.jobs.unreadable_records import missing_key, read_job, read_unchecked, record_tag, salvage
 from worker.store.record_mac import RecordMacs
 from worker.store.values import report_unreadable
 from worker.telemetry.events import emit
 
-_NO_MAC_WAIT_MS: Final = 60_000
+_WAIT_MS: Final[dict[str, int]] = {"no_mac": 60_000, "newer": 2_000}
+"""How long a job is given back for whose record this process may not act on, by what is wrong with it."""
 
 
 class RecordReader:
@@ -101,7 +103,7 @@ class JobClaims:
         return (due - now) / 1000 if due >= 0 else -1.0, readable
 
     async def _settle_unreadable(self, c: ClaimReply) -> tuple[Job | None, bool]:
-        """Set the job aside, or restore it; return it, and whether it waits for an operator instead.
+        """Set the job aside, or restore it; return it, and whether it waits for an operator or a newer worker instead.
 
         If that fails now, its lease runs out and it is claimed again.
         """
@@ -109,22 +111,19 @@ class JobClaims:
             return await self._unreadable_jobs.settle(c.job_id, token=c.token), False
         except RecordUnreadable as error:
             report_unreadable(error)
-            if error.why == "no_mac":
-                await self._postpone(c)
+            if error.why in _WAIT_MS:
+                await self._postpone(c, _WAIT_MS[error.why])
                 return None, True
         except VigilError:
             report_unreadable(RecordUnreadable(keys.job(c.job_id), "not_json"))
         return None, False
 
-    async def _postpone(self, c: ClaimReply) -> None:
-        """Give back a waiting job whose record has no MAC, for a minute: an operator decides what it is."""
-        try:
-            job = read_unchecked(c.job_id, c.record)
-        except RecordUnreadable:
-            return  # its lease runs out
-        if job.status not in (Status.QUEUED, Status.SCHEDULED):
+    async def _postpone(self, c: ClaimReply, wait_ms: int) -> None:
+        """Give back a waiting job that this process may not run. A running one is claimed anew when its lease ends."""
+        job = salvage(c.job_id, c.record)
+        if job is None or job.status not in (Status.QUEUED, Status.SCHEDULED):
             return
-        due = to_ms(self._clock.now()) + _NO_MAC_WAIT_MS
+        due = to_ms(self._clock.now()) + wait_ms
         commands: list[Command] = [
             ("ZREM", keys.LEASED, job.id),
             ("HDEL", keys.job(job.id), "tok"),

@@ -21,6 +21,7 @@ from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.commands import Command, CommandArg
 from worker.store.jobs.job_groups import group_commands
+from worker.store.jobs.loss_counters import loss_commands
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.jobs.search_terms import index_commands
@@ -94,6 +95,7 @@ class CommitCommands:
         commands.extend(ledger_commands(after, trail, self._limits, self._macs))
         commands.extend(tally_commands(after, trail))
         commands.extend(duration_commands(after, trail))
+        commands.extend(loss_commands(before, after, max(self._keep.audit, self._keep.result)))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head

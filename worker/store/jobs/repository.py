@@ -238,7 +238,9 @@ class Jobs:
             if record:
                 return self._reader.read(job_id, record, tag, version or b"")
             job = await self._unreadable_jobs.check_missing(job_id)
-        except RecordUnreadable:
+        except RecordUnreadable as error:
+            if token and error.why == "newer":  # a newer process changed what this worker runs: one of its kind goes on
+                raise LeaseLost(job_id) from None
             job = await self._unreadable_jobs.settle(job_id, token=token)
         if job is None:
             raise Refused("job_not_found", "There is no such job.", 404)

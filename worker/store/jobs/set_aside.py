@@ -115,8 +115,8 @@ class UnreadableJobs:
     async def settle(self, job_id: str, token: str = "") -> Job | None:
         """Settle the job and return it; None when nothing at all is known of it: then it is removed from the queues.
 
-        Raises LeaseLost (a token was given and is no longer the job's), RecordUnreadable (a worker runs the job),
-        StoreUnavailable.
+        Raises LeaseLost (a token was given and is no longer the job's), RecordUnreadable (a worker runs the job, or a
+        token was given and only a newer release can act on the record), StoreUnavailable.
         """
         for _ in range(_MAX_TRIES):
             found = await self._gather(job_id)
@@ -145,8 +145,8 @@ class UnreadableJobs:
         if before is None:
             await self._forget(job_id)
             return True, None
-        if before.settled and error.why == "newer" and not held:
-            raise error  # other processes can read it, and nothing waits for it
+        if error.why == "newer" and before.settled != held:
+            raise error  # other processes can read it: they run the job, or nothing waits for it
         report_unreadable(error)
         job = await self._commit_ending(before, found, error)
         return job is not None, job

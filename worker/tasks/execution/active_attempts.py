@@ -208,7 +208,7 @@ class ActiveAttempts:
                 now, verdict = self._context.clock.now(), signal.verdict
                 if verdict.usage is None and used and number in used:
                     verdict = replace(verdict, usage=used[number])
-                finished = event_mapping.attempt_finished(self._context.catalogue, job.attempt(number), verdict, now)
+                finished = event_mapping.attempt_finished(self._context.catalogue, job, number, verdict, now)
                 drafts.append((finished, number))
                 if signal.verdict.block is not None:
                     blocked = [(event_mapping.block_fact(signal.verdict.block), number)]

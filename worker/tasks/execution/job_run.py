@@ -200,7 +200,7 @@ class JobRun:
         reader = await self._attempts.finish(number)
         drafts = [
             *drafts,
-            (event_mapping.attempt_finished(context.catalogue, job.attempt(number), verdict, now), number),
+            (event_mapping.attempt_finished(context.catalogue, job, number, verdict, now), number),
         ]
         context.access.observe(job.attempt(number).model, verdict)
         await self._update_circuit(verdict.failure)
