@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 
 from worker.jobs.catalogue import dollars
 from worker.jobs.record import Attempt, Job
 from worker.jobs.states import Outcome, Status
 from worker.jobs.view_schema import BilledView, Money
+
+
+class CancelledBill(TypedDict):
+    """The fields of `Cancelled` about the bill."""
+
+    billed: bool
+    bill: Literal["yes", "no", "unknown"]
+
 
 _STOPPED: Final = Outcome.CANCELLED
 _MAY_RUN_ON: Final = frozenset({Outcome.LOST, Outcome.INTERRUPTED, Outcome.STREAM_CUT, Outcome.IDLE_TIMEOUT})
@@ -30,6 +38,12 @@ _UNKNOWN = (
 _UNANSWERED = (
     "The call was stopped before the provider answered it, so it is not known whether it was received and is billed."
 )
+
+
+def bill_of(attempts: Iterable[Attempt]) -> CancelledBill:
+    """Return what the end of a cancelled job says of its bill; `attempts` with their ends."""
+    billed = is_billed(attempts)
+    return {"billed": billed is not False, "bill": _STATES[billed]}
 
 
 def is_billed(attempts: Iterable[Attempt]) -> bool | None:

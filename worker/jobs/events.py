@@ -273,9 +273,11 @@ class Cancelled(Fact):
 
     TYPE = "job.cancelled"
     upstream_under_way: bool
-    billed: bool | None  # of what was running; None if the provider did not say
+    billed: bool  # what was running may be billed
     error: JobError | None = None
     by: str | None = None  # the key that cancelled a waiting job; for a running job the request's event has it
+    bill: Literal["yes", "no", "unknown"] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Whether the provider bills what was running, as far as it said."""
 
 
 class Expired(Fact):

@@ -262,7 +262,7 @@ class Job(Stored):
     draft_withdrawn: bool = False
     error: JobError | None = None
     cancel_requested_at: datetime | None = None
-    billed_on_cancel: bool | None = None  # of what was running; None if the provider did not say
+    billed_on_cancel: bool | None = None  # what was running may be billed
     winner: int | None = None  # the attempt whose answer is the job's
     # the only change after the end: prompt and output are removed
     content_removed: Removal | None = None

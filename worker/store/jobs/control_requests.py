@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from worker.jobs import events as ev
-from worker.jobs.billed import is_billed
+from worker.jobs.billed import bill_of
 from worker.jobs.errors import Refused
 from worker.jobs.events import EventDraft
 from worker.jobs.offer_terms import terms_digest
@@ -43,7 +43,7 @@ class JobControl:
             if job.status in UNDER_WAY:
                 return [(ev.CancelRequested(by=by), None)]
             error = messages.job_error("cancelled")
-            end = ev.Cancelled(upstream_under_way=False, billed=is_billed(job.attempts), error=error, by=by)
+            end = ev.Cancelled(upstream_under_way=False, **bill_of(job.attempts), error=error, by=by)
             return [(end, None)]
 
         job = await self._jobs.change(job_id, decide, writes=_unless_settled("cancel"))

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from worker.jobs import events as ev
-from worker.jobs.billed import is_billed
+from worker.jobs.billed import bill_of
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, ContentDamaged, Failure, LeaseLost, RecordUnreadable, StoreUnavailable
 from worker.jobs.events import EventDraft
@@ -309,8 +309,8 @@ class JobRun:
         under_way = bool(self._attempts.readers)
         used = await self._attempts.cancel_and_get_usage()
         drafts = self._attempts.stop(recorder.job, Outcome.CANCELLED, used=used)
-        billed = is_billed(event_mapping.preview(recorder.job, drafts, self._context.clock.now()).attempts)
-        end = ev.Cancelled(upstream_under_way=under_way, billed=billed, error=error)
+        bill = bill_of(event_mapping.preview(recorder.job, drafts, self._context.clock.now()).attempts)
+        end = ev.Cancelled(upstream_under_way=under_way, **bill, error=error)
         await settle(recorder, self._attempts, drafts, end)
 
     async def _expire(self) -> None:
