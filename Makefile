@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 BIN := .venv/bin
-.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops test-clients test-containers typescript bench soak locks sbom clean
+.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops test-clients test-containers typescript bench incidents soak locks sbom clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ typescript: install-dev  ## Write the types of ops/clients/typescript anew from 
 
 bench: install-dev  ## Load against a local Vigil; prints a table.
 	$(BIN)/python ops/bench/run.py
+
+incidents: install-dev  ## Eight incidents, as they show in Sentry; prints the list of issues. VIGIL_TEST_THOROUGH=1: 10,000 jobs.
+	$(BIN)/python -m pytest -q -s tests/telemetry/test_telemetry_incidents.py -k eight
 
 soak: install-dev  ## 2,000 jobs in five minutes under random faults; prints the counts.
 	$(BIN)/python tests/chaos/soak.py

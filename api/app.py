@@ -19,6 +19,8 @@ from api.openai_compat.chat import routes as openai_chat
 from api.openai_compat.conversations import routes as openai_conversations
 from api.openai_compat.error_format import respond
 from api.routes import (
+    accounts,
+    app_retention,
     audit,
     bulk_actions,
     deliveries,
@@ -29,6 +31,7 @@ from api.routes import (
     job_actions,
     job_token,
     jobs,
+    legal_holds,
     pauses,
     provider_webhooks,
     quarantine,
@@ -64,10 +67,13 @@ _MODULES = (
     job_token,
     pauses,
     quarantine,
+    app_retention,
     events,
     audit,
+    legal_holds,
     reports,
     status,
+    accounts,
     health,
     webhook_endpoints,
     deliveries,
@@ -136,13 +142,15 @@ def _documents() -> Documents:
 
 @asynccontextmanager
 async def _background_tasks(context: AppContext, redis: Redis, store_clock: StoreClock) -> AsyncIterator[None]:
-    """Run the watches over the store and the models file, the store's clock, callers, the broadcaster and the guard."""
+    """Run the watches over store and models file, the store's clock, callers, reports, broadcaster and guard."""
     await context.store_watch.check()  # reports missing rights before anything else fails because of them
     await store_clock.refresh()
     tasks = [
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
         asyncio.create_task(context.callers.run(), name="vigil-callers"),
+        asyncio.create_task(context.incident_reporter.run(), name="vigil-incidents"),
+        asyncio.create_task(context.key_uses.run(), name="vigil-key-uses"),
         asyncio.create_task(ModelsFileWatch(context.settings, context.catalogue).run(), name="vigil-models"),
     ]
     context.broadcaster.start()
@@ -155,6 +163,8 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
         for task in reversed(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await context.incident_reporter.report()
+        await context.key_uses.write()
         await context.background.stop()
         await context.broadcaster.stop()
         context.large_work.close()

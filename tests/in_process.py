@@ -71,7 +71,8 @@ class Stage:
             **self._settings,
             **more,
         }
-        return Settings(_env_file=None, **given)  # type: ignore[call-arg]
+        secrets = given.pop("account_secrets", {})
+        return Settings(_env_file=None, **given).with_account_secrets(secrets)  # type: ignore[call-arg]
 
     async def worker(self, **settings: Any) -> WorkerProcess:
         """Start one more worker, and return once it listens."""

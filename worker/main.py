@@ -70,7 +70,9 @@ class WorkerProcess:
         self.draining = False
 
     def _state(self) -> dict[str, object]:
-        return {"running": len(self.runs), "draining": self.draining, "slots": self._settings.max_jobs}
+        accounts = self.components.accounts
+        names = {"accounts": [account.name for account in accounts.all], "circuits": accounts.scopes}
+        return {"running": len(self.runs), "draining": self.draining, "slots": self._settings.max_jobs, **names}
 
     async def _why_not_ready(self) -> str:
         """Return why no jobs are claimed now; "" if they are."""
@@ -106,7 +108,7 @@ class WorkerProcess:
         await components.store_watch.check()  # what Redis lacks is reported first
         await components.clock.refresh()
         with contextlib.suppress(StoreUnavailable), loop_pass("access"):
-            await components.access.refresh()  # denied models are known before the first job
+            await components.accounts.refresh()  # denied models are known before the first job
         guard = guard_of(self._redis)
         tasks = [
             asyncio.create_task(work, name=name)
@@ -117,13 +119,14 @@ class WorkerProcess:
                 ("flusher", components.context.flusher.run()),
                 ("notifier", components.notifier.run(ready)),
                 ("sweeper", components.sweeper.run()),
-                ("access", components.access.run()),
+                ("access", components.accounts.run()),
                 ("cron", components.cron.run()),
                 ("notices", components.notice_processor.run()),
                 ("account-monitor", components.account_monitor.run()),
                 ("models-file", components.models_watch.run()),
                 ("delivery", components.dispatcher.run()),
                 ("sealer", components.audit_sealer.run()),
+                ("incidents", components.incident_reporter.run()),
                 *((("store-guard", guard.run(self._redis)),) if guard else ()),
             )
         ]
@@ -149,9 +152,11 @@ class WorkerProcess:
             with contextlib.suppress(StoreUnavailable):
                 with loop_pass("last seal"):
                     await components.audit_sealer.seal_last()
+                with loop_pass("last report"):
+                    await components.incident_reporter.report()
                 with loop_pass("deregistration"):
                     await components.sweeper.deregister()
-            await components.provider.aclose()
+            await components.accounts.aclose()
             emit("worker.stopped", worker=self.id)
 
     def _restarted_for_drain(self, tasks: list[asyncio.Task[None]]) -> list[asyncio.Task[None]]:

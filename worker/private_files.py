@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 UMASK: Final = 0o077
 """For processes that write such files."""
+_MAX_SOCKET_PATH: Final = 100  # the kernel takes 107 bytes
 _OWN: Final = (
     *("valkey.lock", "valkey.log", "cli.json", "cli.*.new", "store.json*", "store.external.json*", "encryption.*"),
     *("audit.key", "audit.*.new", "dump.rdb", "temp-*.rdb", "*.aof", "appendonlydir", "appendonlydir/*"),
@@ -50,3 +53,12 @@ def _is_shared(folder: Path) -> bool:
     here = folder.resolve()
     around = {Path.cwd(), *Path.cwd().parents, Path("~").expanduser().resolve()}
     return here in around or bool(here.stat().st_mode & stat.S_ISVTX)
+
+
+def socket_path(data_dir: Path) -> Path:
+    """Return the socket of this data folder's server: inside it, or in a short private folder if that is too long."""
+    inside = data_dir.resolve() / "valkey.sock"
+    if len(os.fsencode(inside)) <= _MAX_SOCKET_PATH:
+        return inside
+    short = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"

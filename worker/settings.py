@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import os
 import re
-import tempfile
+from collections.abc import Mapping
 from ipaddress import IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker import redis_address
 from worker.audit import keytext
 from worker.catalogue_file import read_catalogue, shipped_models_file
 from worker.jobs.catalogue import Catalogue
+from worker.private_files import socket_path
 
-_MAX_SOCKET_PATH = 100  # the kernel takes 107 bytes
 _ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
-_REGIONAL_HOST = re.compile(r"[a-z]{2}\.api\.openai\.com")
 _ORIGIN = r"(https://(?!.*:443$)|http://(?!.*:80$))([a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[1-9][0-9]{0,4})?"
 _WEBHOOK_PREFIX = "whsec_"
-_MIN_SECRET_BYTES = 24
+MIN_SECRET_BYTES = 24
 NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
 """The lengths that a prefix of NAT64 may have (RFC 6052)."""
 _EMAIL = re.compile(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,189}")
@@ -79,6 +77,7 @@ class Settings(BaseSettings):
     check_idle_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     probe_seconds: Annotated[int, Field(ge=0, le=3600)] = 600
     models_file: Path | None = None
+    accounts_file: Path | None = None
     allow_unknown_models: bool = False
     unknown_models_checked: bool = False
     regional_processing: bool | None = None
@@ -86,6 +85,7 @@ class Settings(BaseSettings):
     prompt_ttl: Annotated[int | None, Field(ge=0)] = None
     unstored_ttl: Annotated[int, Field(ge=60)] = 3600
     audit_ttl: Annotated[int, Field(ge=60)] = 400 * 86_400
+    audit_max_ttl: Annotated[int | None, Field(ge=60)] = None
     audit_key: SecretStr | None = None
     audit_public_keys: Annotated[tuple[str, ...], NoDecode] = ()
     audit_checkpoints: Path | None = None
@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     sentry_release: str | None = Field(None, validation_alias="SENTRY_RELEASE")
     sentry_traces_sample_rate: Annotated[float, Field(ge=0, le=1, validation_alias="SENTRY_TRACES_SAMPLE_RATE")] = 1.0
 
+    _account_secrets: dict[str, SecretStr] = PrivateAttr(default_factory=dict)  # by the names of their settings
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:
@@ -164,7 +166,7 @@ class Settings(BaseSettings):
     @classmethod
     def _dsn(cls, value: SecretStr | None) -> SecretStr | None:
         text = value.get_secret_value() if value else ""
-        if text and not (_is_http(text) and urlsplit(text).username and urlsplit(text).path.strip("/")):
+        if text and not (is_http(text) and urlsplit(text).username and urlsplit(text).path.strip("/")):
             raise ValueError("must be an address such as https://KEY@HOST/PROJECT, as Sentry shows it")
         return value
 
@@ -178,7 +180,7 @@ class Settings(BaseSettings):
     @field_validator("openai_base_url")
     @classmethod
     def _base_url(cls, value: str | None) -> str | None:
-        if value is not None and not _is_http(value):
+        if value is not None and not is_http(value):
             raise ValueError(
                 "must be an http:// or https:// address, with a port from 1 to 65535 if it has one, "
                 "such as https://api.openai.com/v1"
@@ -244,6 +246,16 @@ class Settings(BaseSettings):
         if value is None:
             return None
         return _long_enough(value, value.get_secret_value().strip().encode(), "`openssl rand -hex 32` makes one")
+
+    @property
+    def account_secrets(self) -> Mapping[str, SecretStr]:
+        return self._account_secrets  # provider_accounts.py reads them
+
+    def with_account_secrets(self, secrets: Mapping[str, SecretStr]) -> Settings:
+        """Return these settings with the keys and webhook secrets of accounts, by the names of their settings."""
+        changed = self.model_copy()
+        changed._account_secrets = dict(secrets)  # noqa: SLF001
+        return changed
 
     @property
     def store_url(self) -> str:
@@ -337,14 +349,6 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def regional(self) -> bool:
-        """Return whether the provider processes in one region, which costs more: as set, else by its address."""
-        if self.regional_processing is not None:
-            return self.regional_processing
-        host = urlsplit(self.openai_base_url or "").hostname or ""
-        return _REGIONAL_HOST.fullmatch(host) is not None
-
-    @property
     def own_models_file(self) -> Path:
         """Return the file that takes the place of the models that ship with Vigil; it may be missing in data_dir."""
         return self.models_file or self.data_dir / "models.toml"
@@ -362,12 +366,12 @@ class Settings(BaseSettings):
 
 def _long_enough(value: SecretStr, key: bytes, cure: str) -> SecretStr:
     """Return the value. Raises ValueError when its key is so short that it could be guessed."""
-    if len(key) < _MIN_SECRET_BYTES:
-        raise ValueError(f"is only {len(key)} bytes long, a secret has at least {_MIN_SECRET_BYTES}; {cure}")
+    if len(key) < MIN_SECRET_BYTES:
+        raise ValueError(f"is only {len(key)} bytes long, a secret has at least {MIN_SECRET_BYTES}; {cure}")
     return value
 
 
-def _is_http(text: str) -> bool:
+def is_http(text: str) -> bool:
     """Return whether this is an http:// or https:// address with a host, and with a port that exists if it has one."""
     try:
         parts = urlsplit(text)
@@ -389,12 +393,3 @@ def webhook_key(secret: str) -> bytes:
     if secret.startswith(_WEBHOOK_PREFIX):
         return base64.b64decode(secret.removeprefix(_WEBHOOK_PREFIX), validate=True)
     return secret.strip().encode()
-
-
-def socket_path(data_dir: Path) -> Path:
-    """Return the socket of this data folder's server: inside it, or in a short private folder if that is too long."""
-    inside = data_dir.resolve() / "valkey.sock"
-    if len(os.fsencode(inside)) <= _MAX_SOCKET_PATH:
-        return inside
-    short = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"vigil-{os.getuid()}-{short}" / "valkey.sock"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 
 from worker.catalogue_file import read_catalogue
 from worker.jobs.errors import SettingsError
+from worker.provider_accounts import provider_accounts
 from worker.settings import Settings, is_encryption_key
+
+_ACCOUNT_SECRET = re.compile(r"(vigil_account_[a-z][a-z0-9_]*_(?:api_key|webhook_secret))(?:_file)?")
 
 
 def load(overrides: Mapping[str, Any] | None = None, *, check_models: bool = True) -> Settings:
@@ -36,8 +40,11 @@ def load(overrides: Mapping[str, Any] | None = None, *, check_models: bool = Tru
     faults += _catalogue_faults(settings) if check_models else []
     if _AsGiven().openai_webhook_secret == "" and "OPENAI_WEBHOOK_SECRET" not in given:
         faults.append("OPENAI_WEBHOOK_SECRET: must not be empty; leave it out and POST /hooks/openai is closed")
+    secrets, unread = _account_secrets()
+    faults += unread
     if settings is not None and not faults:
-        settings = _with_kept_keys(settings, faults)
+        settings = _with_kept_keys(settings.with_account_secrets(secrets), faults)
+        faults += _account_faults(settings) if check_models else []
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
@@ -71,6 +78,46 @@ def _with_kept_keys(settings: Settings, faults: list[str]) -> Settings:
     return settings.model_copy(update={"encryption_keys": (*settings.encryption_keys, *more)})
 
 
+def _account_faults(settings: Settings) -> list[str]:
+    try:
+        provider_accounts(settings)
+    except SettingsError as error:
+        return error.faults
+    return []
+
+
+def _account_secrets() -> tuple[dict[str, SecretStr], list[str]]:
+    """Return (the keys and webhook secrets of accounts by the names of their settings, the faults)."""
+    variables = {**DotEnvSettingsSource(Settings).env_vars, **EnvSettingsSource(Settings).env_vars}
+    found: dict[str, SecretStr] = {}
+    faults: list[str] = []
+    for name in variables:
+        if (variable := _ACCOUNT_SECRET.fullmatch(name)) is None:
+            continue
+        setting = variable[1].upper()
+        value = _value_of(setting, variables, faults)
+        if value:
+            found[setting] = SecretStr(value)
+    return found, faults
+
+
+def _value_of(setting: str, variables: Mapping[str, str | None], faults: list[str]) -> str | None:
+    """Return the value of a setting, or what is in the file that its `_FILE` names; None if it is not set or wrong."""
+    value, path = variables.get(setting.lower()), variables.get(f"{setting.lower()}_file")
+    if not path:
+        return value
+    if value:
+        faults.append(f"{setting}_FILE: {setting} is set too; set only one of the two")
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        faults.append(f"{setting}_FILE: {path} can't be read ({error.strerror})")
+    except UnicodeDecodeError:
+        faults.append(f"{setting}_FILE: {path} is not text")
+    return None
+
+
 def _from_files() -> tuple[dict[str, str], list[str]]:
     """Return (the values in the files that `<NAME>_FILE` variables name, the faults); an empty file sets nothing."""
     variables = {**DotEnvSettingsSource(Settings).env_vars, **EnvSettingsSource(Settings).env_vars}
@@ -79,20 +126,8 @@ def _from_files() -> tuple[dict[str, str], list[str]]:
     for field, info in Settings.model_fields.items():
         name = info.validation_alias if isinstance(info.validation_alias, str) else field
         variable = name if name.isupper() else f"VIGIL_{name.upper()}"
-        path = variables.get(f"{variable.lower()}_file")
-        if path is None:
-            continue
-        if variables.get(variable.lower()):
-            faults.append(f"{variable}_FILE: {variable} is set too; set only one of the two")
-            continue
-        try:
-            value = Path(path).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            faults.append(f"{variable}_FILE: {path} can't be read ({error.strerror})")
-        except UnicodeDecodeError:
-            faults.append(f"{variable}_FILE: {path} is not text")
-        else:
-            given.update({name: value} if value else {})
+        if variables.get(f"{variable.lower()}_file") is not None and (value := _value_of(variable, variables, faults)):
+            given[name] = value
     return given, faults
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from api.jobs.acting import by_person
 from api.jobs.redelivery import redeliver_undelivered
 from api.jobs.rerun import rerun
 from api.jobs.search import list_filters
@@ -63,6 +64,7 @@ async def run_actions(context: AppContext, caller: ActionRequest, wanted: JobAct
         names = list(dict.fromkeys(map(ids.job_id_of, wanted.ids or ())))
         if wanted.dry_run:
             return _view(wanted, (), matched=len(await actions.own(names)))
+        await _record(context, caller.key, wanted)
         rows = await actions.run(names)
         return _view(wanted, rows)
     filters = await with_timeout(STORE_TIMEOUT_S, list_filters(context, caller.key.app, wanted.filter))
@@ -72,8 +74,18 @@ async def run_actions(context: AppContext, caller: ActionRequest, wanted: JobAct
         counting = context.job_access.count(caller.key.app, filters)
         matched, is_all = await with_timeout(STORE_TIMEOUT_S, counting)
         return _view(wanted, (), matched=matched, matched_all=is_all)
+    await _record(context, caller.key, wanted)
     rows, cursor = await actions.run_filter(filters, wanted.limit, wanted.cursor)
     return _view(wanted, rows, cursor=cursor)
+
+
+async def _record(context: AppContext, key: ApiKey, wanted: JobActionsRequest) -> None:
+    """Record in the trail of the app who acts on how many jobs; each job's own trail has what became of it."""
+    count = len(wanted.ids) if wanted.ids is not None else None
+    fields = sorted(wanted.filter.model_fields_set) if wanted.filter is not None else None
+    data = {"action": wanted.action, "jobs": count, "filter": fields, **by_person(key)}
+    noting = context.trail.note("jobs.action", app=key.app, job_id=None, by=key.id, why="", **data)
+    await with_timeout(STORE_TIMEOUT_S, noting)
 
 
 def _view(

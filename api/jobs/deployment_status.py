@@ -1,4 +1,4 @@
-"""The state of the deployment as one answer: queue, workers, account, rates, circuits, pauses."""
+"""The state of the deployment as one answer: queue, workers, accounts, rates, circuits, pauses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from api.runtime.context import AppContext
-from api.schema.account_view import account_view, rates_view
+from api.schema.account_view import account_view, provider_account_view, rates_view
 from api.schema.status_responses import SilenceView, StatusView
 from api.schema.views import may_see_pause, pause_view
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.spec import OnDelay
 from worker.safety.silence import suspect_after
@@ -26,7 +27,8 @@ class DeploymentStatus(NamedTuple):
 
     queue: QueueDepths
     workers: list[WorkerHeartbeat]
-    account: AccountState
+    accounts: dict[str, AccountState]
+    """By the name of the account, `default` first."""
     circuits: list[OpenCircuit]
     pauses: list[Pause]
     durations: Durations
@@ -36,7 +38,7 @@ async def read_deployment(context: AppContext) -> DeploymentStatus:
     """Read the state of the deployment now."""
     deployment = context.deployment
     return DeploymentStatus(
-        account=await deployment.account(),
+        accounts=await deployment.accounts(),
         queue=await deployment.queue(),
         workers=await deployment.workers(),
         circuits=await deployment.circuits(),
@@ -50,8 +52,9 @@ def status_view(found: DeploymentStatus, key: ApiKey, catalogue: Catalogue) -> S
     return {
         "queue": found.queue,
         "workers": found.workers,
-        "account": account_view(found.account),
-        "rates": rates_view(found.account),
+        "account": account_view(found.accounts[DEFAULT_ACCOUNT]),
+        "accounts": [provider_account_view(name, one, found.circuits) for name, one in found.accounts.items()],
+        "rates": rates_view(found.accounts),
         "circuits": found.circuits,
         "pauses": [pause_view(one) for one in found.pauses if may_see_pause(one, key)],
         "silences": list(_silences(found.durations, catalogue)),

@@ -44,16 +44,19 @@ async def dry_run(context: AppContext, key: ApiKey, body: Submit) -> DryRunView:
     if end_user is not None and await context.quarantine.find(key.app, end_user) is not None:
         detail = "Jobs of this end user are not sent: the end user is in quarantine."
         raise Problem(403, "end_user_quarantined", detail)
-    now, access = context.clock.now(), await context.deployment.access()
+    now, access = context.clock.now(), await context.deployment.access(key.app)
     shape = shape_of({"input": body.input, "instructions": body.instructions, "params": body.passed_params()})
     cap = body.policy.max_cost_usd
-    plan = plan_call(context.catalogue, body.model, shape, now, left=cap, regional=context.settings.regional)
+    account = context.accounts.of(key.app, body.model, context.catalogue)
+    plan = plan_call(context.catalogue, body.model, shape, now, left=cap, regional=account.regional)
     stand_ins = [
-        _stand_in(context, model, purpose, shape, cap, now, access) for model, purpose in _stand_ins(context, body)
+        _stand_in(context, key.app, model, purpose, shape, cap, now, access)
+        for model, purpose in _stand_ins(context, body)
     ]
     return {
         "object": "dry_run",
         "model": body.model,
+        "account": account.name,
         "cost": _cost(context, body.model, shape, plan, now),
         "access": _access(context, body.model, access),
         "stand_ins": stand_ins,
@@ -109,6 +112,7 @@ def _stand_ins(context: AppContext, body: Submit) -> list[tuple[str, StandInPurp
 
 def _stand_in(
     context: AppContext,
+    app: str,
     model: str,
     purpose: StandInPurpose,
     shape: RequestShape,
@@ -116,9 +120,11 @@ def _stand_in(
     now: datetime,
     access: dict[str, ModelAccess],
 ) -> StandInView:
-    plan = plan_call(context.catalogue, model, shape, now, left=cap, regional=context.settings.regional)
+    account = context.accounts.of(app, model, context.catalogue)
+    plan = plan_call(context.catalogue, model, shape, now, left=cap, regional=account.regional)
     return {
         "model": model,
+        "account": account.name,
         "purpose": purpose,
         "effort_accepted": not context.catalogue.refuses_effort(model, shape.effort),
         "access": _access(context, model, access)["status"],
@@ -163,7 +169,10 @@ async def _warnings(
         found.append({"code": "cost_limit", "detail": detail})
     if context.catalogue.refuses_effort(body.model, shape.effort):
         found.append({"code": "effort_refused", "detail": f"{body.model} refuses reasoning.effort {shape.effort!r}."})
+    account = context.accounts.of(key.app, body.model, context.catalogue).name
     for circuit in await context.deployment.circuits():
+        if circuit["account"] != account:
+            continue
         detail = "The provider's account is at fault, so the job would be held until it answers again."
         found.append({"code": "circuit_open", "detail": f"{detail} Reason: {circuit.get('reason')}."})
     stopping = [pause for pause in await context.pauses.list() if _stops(pause, key, body, end_user)]

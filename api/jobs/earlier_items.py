@@ -179,7 +179,7 @@ def _references(sent: Any) -> dict[int, str]:
 
 async def _of_response(context: AppContext, app: str, earlier: Earlier, named: str) -> Earlier:
     stored = await _own_job(context, app, named)
-    if stored is None and is_shared_state(context, named):
+    if stored is None and is_shared_state(context, app, earlier.request.model, named):
         return earlier  # the provider's own, which operators let every app use
     if stored is None or stored.job.content_removed is not None or not stored.job.store:
         raise _problem(_PREVIOUS, "previous_response_not_found", _GONE)
@@ -210,7 +210,7 @@ async def _of_conversation(context: AppContext, app: str, earlier: Earlier, name
     try:
         found = await context.conversations.ready(app, named)
     except Refused as refused:
-        if refused.code == "conversation_not_found" and is_shared_state(context, named):
+        if refused.code == "conversation_not_found" and is_shared_state(context, app, request.model, named):
             return earlier
         raise conversation_problem(refused) from None
     if not request.store or request.params.get("store") is False:

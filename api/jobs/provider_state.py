@@ -33,28 +33,40 @@ _STATE: Final = (
 
 
 async def check_references(
-    context: AppContext, app: str, params: dict[str, Any], items: Any, names: RequestNames | None = None
+    context: AppContext,
+    app: str,
+    params: dict[str, Any],
+    items: Any,
+    names: RequestNames | None = None,
+    model: str | None = None,
 ) -> None:
     """Raise a Problem (422) for state of the provider that is not shared, and for forbidden addresses.
 
-    `names`: of the request, if it has several jobs.
+    `names`: of the request, if it has several jobs. `model`: the requested one, None before one is.
     """
     found = find_references(params, items, _MAX_FIELDS_INLINE)
     if found is None:
         found = await asyncio.to_thread(find_references, params, items)
     if found is None or not (found.names or found.addresses):
         return
-    _check_names(context, found)
+    _check_names(found, _shared_state(context, app, model))
     await _check_addresses(context, found.addresses, names or RequestNames(context.name_check, app))
 
 
-def is_shared_state(context: AppContext, name: str) -> bool:
-    """Return whether operators let every app use this name of the provider's state."""
-    return is_shared(name, context.settings.shared_provider_state)
+def is_shared_state(context: AppContext, app: str, model: str | None, name: str) -> bool:
+    """Return whether operators let every app use this name of the provider's state, with the account of the model."""
+    return is_shared(name, _shared_state(context, app, model))
 
 
-def _check_names(context: AppContext, found: References) -> None:
-    shared, faults = context.settings.shared_provider_state, list[Fault]()
+def _shared_state(context: AppContext, app: str, model: str | None) -> tuple[str, ...]:
+    """Return the shared names of the account that serves the app's requests to the model, or of any that may."""
+    if model is not None:
+        return context.accounts.of(app, model, context.catalogue).shared_state
+    return tuple(name for account in context.accounts.for_app(app) for name in account.shared_state)
+
+
+def _check_names(found: References, shared: tuple[str, ...]) -> None:
+    faults = list[Fault]()
     for reference in found.names:
         if not is_shared(reference.name, shared):
             earlier = str(reference.path[1]).startswith(("previous", "conversation"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from api.jobs.acting import by_person
 from api.jobs.submission import identifier
 from api.runtime.context import AppContext
 from worker.store.admission.quarantine import QuarantinedUser
@@ -51,5 +52,5 @@ async def add_appeal_note(context: AppContext, key: ApiKey, person: str, text: s
 
 async def _note(context: AppContext, key: ApiKey, act: str, person: str, why: str, **data: object) -> None:
     """Record in the audit trail of the app who did what and why."""
-    data |= {"safety_identifier": person}
+    data |= {"safety_identifier": person, **by_person(key)}
     await context.trail.note(act, app=key.app, job_id=None, by=key.id, why=why, **data)

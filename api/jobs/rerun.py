@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from api.jobs.acting import by_person
 from api.jobs.media_upload import uploaded_again
 from api.jobs.submission import Digests, Rerun, submit
 from api.runtime.context import AppContext
@@ -55,7 +56,8 @@ async def rerun(
         made = submit(context, key, body, digests, trace, idempotency_key, meter, base, rerun_of=of, **upload)
         stored, replayed = await made
     if not replayed:
-        await context.trail.note(_NOTE, app=key.app, job_id=old.job.id, by=key.id, why="", rerun=stored.job.id)
+        noted = {"rerun": stored.job.id, **by_person(key)}
+        await context.trail.note(_NOTE, app=key.app, job_id=old.job.id, by=key.id, why="", **noted)
     return stored, replayed
 
 

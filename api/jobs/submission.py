@@ -255,7 +255,7 @@ async def check_request(context: AppContext, app: str, body: Submit, names: Requ
         raise Problem(422, "unsupported_parameter", PROMPT_OBJECTS_ENDED, errors)
     body = with_end_user(body)
     params = {name: value for name, value in body.params.items() if name in ITEMS or name not in OWNED_PARAMS}
-    await check_references(context, app, params, body.input, names)
+    await check_references(context, app, params, body.input, names, body.model)
     if body.webhook is None:
         return body
     url = check_webhook_url(body.webhook.url, context.settings)

@@ -22,7 +22,8 @@ async def packet_of(request: Request, stored: StoredJob, description: Redacted |
     notices = [by_name[name] for name in stored.notices if name in by_name]
     messages = {attempt.number: ShownMessage(*shown_message(attempt, output)) for attempt in job.attempts}
     settings = context.settings
+    others = {one.name: one.organization for one in context.accounts.by_name.values() if one.organization is not None}
     account = AccountFacts(
-        settings.surface, settings.account_email, settings.openai_org_id, settings.codex_workspace_id
+        settings.surface, settings.account_email, settings.openai_org_id, settings.codex_workspace_id, others
     )
     return build_packet(job, messages, notices, description, context.clock.now(), account)

@@ -22,16 +22,22 @@ _ORDERS: Final = ("asc", "desc")
 
 def page_view(request: Request, items: Sequence[KeptItem]) -> dict[str, Any]:
     """Return the page of these items, oldest first, that the request asks for; raise a Problem for bad parameters."""
+    limit, order, after = page_params(request)
+    found = page_of(items, limit, order, after)
+    if found is None:
+        raise bad_parameter("after", "after must be the id of an item of this list.")
+    page, has_more = found
+    return list_view(page, has_more=has_more)
+
+
+def page_params(request: Request) -> tuple[int, str, str | None]:
+    """Return (limit, order, after) of the query; raise a Problem for bad ones."""
     sent = lenient_params(request)
     limit = integer_param("limit", sent.get("limit"), _DEFAULT_LIMIT, 1, _MAX_LIMIT)
     order = sent.get("order", "desc")
     if order not in _ORDERS:
         raise bad_parameter("order", "order must be asc or desc.")
-    found = page_of(items, limit, order, sent.get("after"))
-    if found is None:
-        raise bad_parameter("after", "after must be the id of an item of this list.")
-    page, has_more = found
-    return list_view(page, has_more=has_more)
+    return limit, order, sent.get("after")
 
 
 def list_view(items: Sequence[KeptItem], *, has_more: bool = False) -> dict[str, Any]:

@@ -77,10 +77,12 @@ async def _relay(request: Request, path: str, seconds: float) -> dict[str, Any]:
     """Return the provider's answer; raise a Problem for an error of it."""
     key, context = await authorize(request, "submit"), context_of(request)
     refuse_dry_run(request)
-    if context.settings.upstream == "chat":
+    if all(account.upstream == "chat" for account in context.accounts.for_app(key.app)):
         raise Problem(404, "not_supported_by_provider", _CHAT)
     sent = await _read(request, context, key.app)
     body, size = await with_deadline(request, _provider_body(request, context, key, sent))
+    if context.accounts.of(key.app, str(body.get("model")), context.catalogue).upstream == "chat":
+        raise Problem(404, "not_supported_by_provider", _CHAT)
     digesting = context.large_work.run
     secret = await with_deadline(request, context.secrets.get(DIGEST))
     digest = await digesting(key.app, size, kept_secrets.input_digest, secret, body, large=True)

@@ -14,13 +14,14 @@ from typing import Any, Final, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.content_looks import record_read
 from api.jobs.long_poll import wait_until
 from api.jobs.media_upload import uploaded, with_own_media
 from api.jobs.submission import digests_of, submit
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute
-from api.openai_compat.item_pages import lenient_params, page_view
+from api.openai_compat.item_pages import lenient_params, page_params, page_view
 from api.openai_compat.request import parse_request
 from api.openai_compat.sdk_retry import announced_timeout, expect_retries, submit_once
 from api.openai_compat.stream import ResponseStream
@@ -112,6 +113,7 @@ async def retrieve(request: Request) -> Response:
     key = await authorize(request, "read", "submit")
     streamed, after = _stream_params(request)
     stored = await _load_own(request, key)
+    await record_read(request, key, [stored.job], "output")
     if streamed:
         slot_of(request.scope).begin(Kind.STREAMS)
         return _event_stream(request, stored, after, {})
@@ -144,9 +146,11 @@ async def list_input_items(request: Request) -> Response:
     """Lists all that the model was asked, with what the response continues."""
     key = await authorize(request, "read", "submit")
     stored = await _load_own(request, key)
+    page_params(request)  # a bad parameter is told first, whether the input is still kept or not
     sent = await with_deadline(request, context_of(request).jobs.load_request(stored.job.id))
     if sent is None:
         raise Problem(410, "content_expired", "The input of this response is no longer kept.")
+    await record_read(request, key, [stored.job], "prompt")
     return json_response(page_view(request, kept_input(stored.job.id, sent)))
 
 

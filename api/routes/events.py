@@ -7,6 +7,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.content_looks import record_read
 from api.jobs.event_stream import EventFeed
 from api.runtime.context import context_of
 from api.runtime.request_limits import Kind, slot_of
@@ -55,6 +56,7 @@ async def watch_job(request: Request) -> Response:
         return json_response({"object": "list", "data": trail, "next_cursor": None})
     if stored.job.settled and resumed is not None and after >= stored.job.version:
         return Response(status_code=204)  # makes an EventSource stop reconnecting
+    await record_read(request, reader.key, [stored.job], "output")
     slot_of(request.scope).begin(Kind.STREAMS)
     feed = EventFeed(context, reader.may_still_read, stored.job.id, after, offset)
     feed.on_whole_answer = partial(note_answer, request.scope, stored.job)

@@ -101,6 +101,6 @@ async def scale(request: Request) -> Response:
 )
 async def endpoint(request: Request) -> Response:
     """Returns what a worker found at the latest probe."""
-    await authorize(request, "ops")
+    key, deployment = await authorize(request, "ops"), context_of(request).deployment
     query_params(request)
-    return json_response(endpoint_view(await with_deadline(request, context_of(request).deployment.endpoint())))
+    return json_response(endpoint_view(await with_deadline(request, deployment.endpoint(key.app))))

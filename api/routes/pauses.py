@@ -6,9 +6,12 @@ whole deployment, whichever app's key set it. An end user belongs to the key's a
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.acting import record_act
 from api.jobs.submission import identifier, require_future, require_known
 from api.runtime.context import AppContext, context_of
 from api.runtime.store_deadline import with_deadline
@@ -90,7 +93,6 @@ async def _stored_scope(context: AppContext, key: ApiKey, body: PauseTarget) -> 
     return body.scope, await identifier(context, key.app, body.name) or ""
 
 
-async def _audit(request: Request, action: str, key: ApiKey, scope: str, why: str, **data: object) -> None:
+async def _audit(request: Request, action: str, key: ApiKey, scope: str, why: str, **data: Any) -> None:
     """Record in the audit trail of the key's app who did what and why."""
-    trail = context_of(request).trail
-    await with_deadline(request, trail.note(action, app=key.app, job_id=None, by=key.id, why=why, scope=scope, **data))
+    await record_act(request, key, action, why, scope=scope, **data)

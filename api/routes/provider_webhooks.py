@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,6 +21,7 @@ from api.web.body import parse_body, read_body
 from api.web.params import header_values
 from api.web.problems import Problem
 from api.web.responses import json_response
+from worker.provider_accounts import ProviderAccount
 from worker.safety import notices as provider
 from worker.webhooks.verifying import NotAuthentic, check_headers, verify
 
@@ -48,14 +48,14 @@ async def receive(request: Request) -> Response:
     unavailable: it is then delivered again.
     """
     context = context_of(request)
-    secret = _check_head(request, context)
+    candidates = _check_head(request, context)
     raw = await _read_body(request, context)
-    webhook_id = _verified_id(request, context, secret, raw)
+    webhook_id, senders = _verified(request, context, candidates, raw)
     event = await _parse_event(request, raw, _MAX_BODY_BYTES)
     kind = provider.type_of(event)
     if kind is None:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
-    notice = provider.read(event, webhook_id, context.clock.now())
+    notice = provider.read(event, webhook_id, context.clock.now(), _sender(event, senders))
     new = await with_deadline(request, context.notices.store_webhook(webhook_id, kind, notice))
     if new and kind in provider.RESPONSE_END_TYPES:
         await with_deadline(request, _notify_holder(context, provider.response_id_of(event)))
@@ -63,17 +63,17 @@ async def receive(request: Request) -> Response:
     return json_response(receipt)
 
 
-def _check_head(request: Request, context: AppContext) -> SecretStr:
-    """Return the secret; raise a Problem if no body could make the request authentic, so that none is read."""
-    secret: SecretStr | None = context.settings.openai_webhook_secret
-    if secret is None:
+def _check_head(request: Request, context: AppContext) -> list[ProviderAccount]:
+    """Return the accounts with a secret; raise a Problem if no body could make the request authentic: none is read."""
+    candidates = [account for account in context.accounts.by_name.values() if account.webhook_secret is not None]
+    if not candidates:
         detail = "Webhooks are not configured: OPENAI_WEBHOOK_SECRET is not set."
         raise Problem(404, "webhooks_not_configured", detail)
     try:
         check_headers(*_signed_headers(request), context.clock.now())
     except NotAuthentic as error:
         raise _not_verified(error) from None
-    return secret
+    return candidates
 
 
 async def _read_body(request: Request, context: AppContext) -> bytes:
@@ -86,12 +86,28 @@ async def _read_body(request: Request, context: AppContext) -> bytes:
         raise Problem(408, "request_timeout", detail, headers={"Connection": "close"}) from None
 
 
-def _verified_id(request: Request, context: AppContext, secret: SecretStr, raw: bytes) -> str:
-    """Return the webhook-id; raise a Problem unless the provider signed the request."""
-    try:
-        return verify([secret.get_secret_value()], *_signed_headers(request), raw, context.clock.now())
-    except NotAuthentic as error:
-        raise _not_verified(error) from None
+def _verified(
+    request: Request, context: AppContext, candidates: list[ProviderAccount], raw: bytes
+) -> tuple[str, list[ProviderAccount]]:
+    """Return (the webhook-id, the accounts whose secret signed it); raise a Problem unless the provider signed it."""
+    headers, now = _signed_headers(request), context.clock.now()
+    found, webhook_id, failure = list[ProviderAccount](), "", NotAuthentic("no signature matches")
+    for account in candidates:  # each is tried, so that the time taken reveals nothing
+        secret = account.webhook_secret
+        try:
+            webhook_id = verify([secret.get_secret_value()] if secret is not None else [], *headers, raw, now)
+            found.append(account)
+        except NotAuthentic as error:
+            failure = error
+    if not found:
+        raise _not_verified(failure)
+    return webhook_id, found
+
+
+def _sender(event: dict[str, Any], senders: list[ProviderAccount]) -> str:
+    """Return the account that an event is about: of several with the same secret the one of its project."""
+    project = provider.project_of(event)
+    return next((one.name for one in senders if project is not None and one.project == project), senders[0].name)
 
 
 def _signed_headers(request: Request) -> tuple[list[str], list[str], list[str]]:

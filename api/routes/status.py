@@ -24,6 +24,7 @@ from api.web.responses import json_response
 from api.web.validation import validate
 from api.web.waiting import wait_for
 from worker.safety.access import ModelAccess
+from worker.store.apps import ApiKey
 
 routes = Routes()
 _PROBE_TIMEOUT_S: Final = 10.0
@@ -43,13 +44,13 @@ _MODEL_ID: Final = {"name": "model_id", "in": "path", "required": True, "schema"
 )
 async def models(request: Request) -> Response:
     """Returns the catalogue with what the workers know of the access to each model."""
-    await authorize(request, "read")
+    key = await authorize(request, "read")
     query_params(request)
-    return json_response(await with_deadline(request, _models(context_of(request))))
+    return json_response(await with_deadline(request, _models(context_of(request), key)))
 
 
-async def _models(context: AppContext) -> ModelListView:
-    access, unknown = await context.deployment.access(), ModelAccess()
+async def _models(context: AppContext, key: ApiKey) -> ModelListView:
+    access, unknown = await context.deployment.access(key.app), ModelAccess()
     now = context.clock.now()
     data = [model_view(model, access.get(name, unknown), now) for name, model in context.catalogue.models.items()]
     return {"object": "list", "data": data, "next_cursor": None}
@@ -67,7 +68,7 @@ async def _models(context: AppContext) -> ModelListView:
 )
 async def probe(request: Request) -> Response:
     """Has a worker probe each model: this process has no key of the provider."""
-    await authorize(request, "ops")
+    key = await authorize(request, "ops")
     query_params(request)
     context = context_of(request)
     validate(EmptyBody, await read_optional_json(request, context.settings.body_limit))
@@ -78,7 +79,7 @@ async def probe(request: Request) -> Response:
     if not found:
         detail = "No worker has responded: start one with `vigil worker`, or run `vigil doctor`."
         raise Problem(503, "no_worker", detail, headers={"Retry-After": "10"})
-    return json_response(await with_deadline(request, _models(context)))
+    return json_response(await with_deadline(request, _models(context, key)))
 
 
 @routes.get(
@@ -95,13 +96,13 @@ async def probe(request: Request) -> Response:
 )
 async def model(request: Request) -> Response:
     """Returns one model of the catalogue, in the shape that clients of OpenAI read too."""
-    await authorize(request, "read")
+    key = await authorize(request, "read")
     query_params(request)
     context = context_of(request)
     found = context.catalogue.find(str(request.path_params["model_id"]))
     if found is None:
         raise Problem(404, "model_not_found", "There is no such model here; GET /v1/models lists those that there are.")
-    access = await with_deadline(request, context.deployment.access())
+    access = await with_deadline(request, context.deployment.access(key.app))
     return json_response(model_view(found, access.get(found.id, ModelAccess()), context.clock.now()))
 
 
@@ -110,12 +111,12 @@ async def model(request: Request) -> Response:
     operation(
         "get_status",
         "Get the state of the deployment",
-        {200: ("Queue, workers, account, circuits, pauses.", StatusView)},
+        {200: ("Queue, workers, accounts, circuits, pauses.", StatusView)},
         scope="read",
     ),
 )
 async def status(request: Request) -> Response:
-    """Returns how many jobs wait and run, the workers, the provider's account, open circuits and pauses."""
+    """Returns how many jobs wait and run, the workers, the accounts at the provider, open circuits and pauses."""
     key = await authorize(request, "read")
     query_params(request)
     context = context_of(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.content_looks import record_packet
 from api.jobs.support import packet_of
 from api.runtime.context import context_of
 from api.schema.documented_route import Routes
@@ -17,6 +18,7 @@ from api.web.responses import json_response
 from api.web.validation import validate
 from worker.safety.packet_schema import SupportPacketView
 from worker.safety.redact import Redacted, redact
+from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
 
 routes = Routes("jobs")
@@ -40,7 +42,7 @@ async def get_support_packet(request: Request) -> Response:
     """Returns text unless the request accepts JSON. It contains no prompt and no output."""
     key = await authorize(request, "read")
     query_params(request)
-    return await _packet(request, await load_own_job(request, key), None)
+    return await _packet(request, key, await load_own_job(request, key), None)
 
 
 @routes.post(
@@ -61,10 +63,11 @@ async def describe_support_packet(request: Request) -> Response:
     key, context = await authorize(request, "read"), context_of(request)
     query_params(request)
     described = validate(SupportPacketRequest, await read_json(request, context.settings.body_limit))
-    return await _packet(request, await load_own_job(request, key), redact(described.description))
+    return await _packet(request, key, await load_own_job(request, key), redact(described.description))
 
 
-async def _packet(request: Request, stored: StoredJob, description: Redacted | None) -> Response:
+async def _packet(request: Request, key: ApiKey, stored: StoredJob, description: Redacted | None) -> Response:
+    await record_packet(request, key, stored.job)
     body = await packet_of(request, stored, description)
     if "application/json" in ",".join(header_values(request.scope, b"accept")):
         return json_response(body)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.acting import record_act
 from api.jobs.endpoint_views import endpoint_views
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import context_of
@@ -26,6 +27,7 @@ from api.web.responses import json_response
 from api.web.validation import validate
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
+from worker.store.apps import ApiKey
 from worker.store.webhooks.endpoints import Endpoint
 from worker.webhooks.signing import new_secret
 
@@ -115,6 +117,7 @@ async def create_endpoint(request: Request) -> Response:
         secret=secret,
     )
     endpoint = await with_deadline(request, creating)
+    await record_act(request, key, "webhook_endpoint.created", endpoint_id=endpoint.id)
     location = f"{prefix(request.scope)}{_ALL}/{endpoint.id}"
     return json_response(await _with_secret(request, endpoint, secret), 201, {"Location": location})
 
@@ -134,10 +137,7 @@ async def get_endpoint(request: Request) -> Response:
     """Returns the endpoint without its secrets."""
     key = await authorize(request, "submit")
     query_params(request)
-    found = await with_deadline(request, context_of(request).endpoints.find(key.app, _endpoint_id(request)))
-    if found is None:
-        raise Problem(404, "webhook_endpoint_not_found", "There is no such webhook endpoint.")
-    return json_response(await _view(request, found))
+    return json_response(await _view(request, await _own(request, key)))
 
 
 @routes.patch(
@@ -160,6 +160,7 @@ async def change_endpoint(request: Request) -> Response:
     changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
     if "url" in changes:
         changes["url"] = check_webhook_url(changes["url"], context.settings, "/url")
+    await _record(request, key, "changed", fields=sorted(body.model_fields_set))
     changing = context.endpoints.change(key.app, _endpoint_id(request), lambda one: replace(one, **changes), key.id)
     return json_response(await _view(request, await with_deadline(request, changing)))
 
@@ -179,6 +180,7 @@ async def delete_endpoint(request: Request) -> Response:
     """Deletes the endpoint. Nothing more is sent to it."""
     key = await authorize(request, "submit")
     query_params(request)
+    await _record(request, key, "deleted")
     deleting = context_of(request).endpoints.change(key.app, _endpoint_id(request), lambda _: None, key.id)
     await with_deadline(request, deleting)
     return Response(status_code=204)
@@ -201,8 +203,22 @@ async def rotate_secret(request: Request) -> Response:
     query_params(request)
     validate(EmptyBody, await read_optional_json(request, context.settings.body_limit))
     secret = new_secret(context.clock.random_bytes(_SECRET_BYTES))
+    await _record(request, key, "secret_rotated")
     endpoint = await with_deadline(request, context.endpoints.rotate(key.app, _endpoint_id(request), secret, key.id))
     return json_response(await _with_secret(request, endpoint, secret))
+
+
+async def _own(request: Request, key: ApiKey) -> Endpoint:
+    found = await with_deadline(request, context_of(request).endpoints.find(key.app, _endpoint_id(request)))
+    if found is None:
+        raise Problem(404, "webhook_endpoint_not_found", "There is no such webhook endpoint.")
+    return found
+
+
+async def _record(request: Request, key: ApiKey, act: str, **data: Any) -> None:
+    """Record in the trail what is about to be done to an endpoint of the app; raise a Problem (404) if it has none."""
+    one = await _own(request, key)
+    await record_act(request, key, f"webhook_endpoint.{act}", endpoint_id=one.id, **data)
 
 
 def _endpoint_id(request: Request) -> str:

@@ -14,17 +14,19 @@ from weakref import WeakValueDictionary
 from api.runtime.background_work import BackgroundWork
 from api.runtime.slices import Slices
 from api.runtime.trail_check import public_keys, signer_of
-from worker.audit.chain import app_chain
 from worker.audit.export import manifest
 from worker.audit.seals import BadSeal, Seal
 from worker.clock import Clock, from_ms
 from worker.jobs.errors import Refused
 from worker.jobs.timestamps import iso_utc
 from worker.settings import Settings
+from worker.store.audit.acts import EXPORTED, Actor, Acts
 from worker.store.audit.export import Export
-from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.seals import Seals
+from worker.store.audit.trail_search import TrailFilter
 from worker.store.connection.pool import Redis
+from worker.store.jobs.repository import retention_of
+from worker.store.lifecycle.legal_holds import LegalHolds
 
 _WAIT_S: Final = 1.0
 _EXPORT_PAGE: Final = 250
@@ -46,7 +48,7 @@ class AuditAccess:
 
     def __init__(self, redis: Redis, clock: Clock, settings: Settings, background: BackgroundWork) -> None:
         self._redis, self._clock, self._settings, self._background = redis, clock, settings, background
-        self._holds = LegalHolds(redis, clock, settings.result_ttl)
+        self._holds = LegalHolds(redis, clock, retention_of(settings))
         self._exporting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def newest_seals(self, limit: int) -> list[Seal]:
@@ -60,18 +62,22 @@ class AuditAccess:
         """Return the legal holds on the app and on its jobs, with who, why and since when."""
         return await self._holds.of_app(app)
 
-    async def hold(self, app: str, job_id: str | None, *, by: str, why: str) -> bool:
-        """Place a hold on a job of the app, or on all of them; return False while the content is still being kept.
+    async def hold(self, name: str, actor: Actor, why: str) -> bool:
+        """Place a hold (`hold_names.py`); return False while the content is still being kept.
 
         Raises Refused when it is held already.
         """
-        name = job_id or app_chain(app)
-        return await self._background.finished("hold", self._holds.place(name, by=by, why=why), _WAIT_S)
+        return await self._background.finished("hold", self._holds.place(name, actor=actor, why=why), _WAIT_S)
 
-    async def release(self, app: str, job_id: str | None, *, by: str, why: str) -> bool:
+    async def release(self, name: str, actor: Actor, why: str) -> bool:
         """Release a hold; return False while what it kept is still getting its time back. Raises Refused."""
-        name = job_id or app_chain(app)
-        return await self._background.finished("release", self._holds.release(name, by=by, why=why), _WAIT_S)
+        return await self._background.finished("release", self._holds.release(name, actor=actor, why=why), _WAIT_S)
+
+    async def record_export(self, wanted: ExportRange, actor: Actor) -> None:
+        """Record in the trail of the app that somebody is about to get this export."""
+        times = {"after": wanted.after_ms, "before": wanted.before_ms}
+        shown: dict[str, Any] = {name: None if ms is None else iso_utc(from_ms(ms)) for name, ms in times.items()}
+        await Acts(self._redis, self._clock, actor).record(EXPORTED, app=wanted.app, **shown)
 
     async def export_lines(self, wanted: ExportRange) -> AsyncIterator[bytes]:
         """Yield the export's lines as `vigil audit export --app` writes them, some at a time, in slices."""
@@ -110,4 +116,6 @@ class AuditAccess:
         return lock
 
     def _export(self, wanted: ExportRange) -> Export:
-        return Export(self._redis, self._clock, wanted.app, wanted.after_ms, wanted.before_ms, _EXPORT_PAGE)
+        return Export(
+            self._redis, self._clock, TrailFilter(wanted.app), wanted.after_ms, wanted.before_ms, _EXPORT_PAGE
+        )

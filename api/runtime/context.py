@@ -23,6 +23,7 @@ from api.runtime.job_changes import JobChanges
 from api.runtime.job_lists import JobLists
 from api.runtime.job_tokens import JobTokens
 from api.runtime.key_cache import KeyCache
+from api.runtime.key_use_log import KeyUseLog
 from api.runtime.lab_runs import LabRuns
 from api.runtime.large_work import LargeWork
 from api.runtime.live_values import LiveValues
@@ -33,6 +34,7 @@ from api.runtime.shared_call import SharedCall
 from api.runtime.trail_check import TrailCheck
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
+from worker.provider_accounts import ProviderAccounts, provider_accounts
 from worker.settings import Settings
 from worker.store.admission.appeal_notes import AppealNotes
 from worker.store.admission.end_user_ledger import EndUserLedger
@@ -41,6 +43,7 @@ from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.trail import Trail
+from worker.store.audit.trail_search import TrailSearch
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
@@ -53,8 +56,11 @@ from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.key_uses import KeyUses
+from worker.store.lifecycle.retention_change import RetentionChange
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.incidents import IncidentReporter
 from worker.store.stats.loss_report import LossReport
 from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
@@ -85,6 +91,7 @@ class AppContext:
     settings: Settings
     clock: Clock
     catalogue: Catalogue
+    accounts: ProviderAccounts
     jobs: Jobs
     job_access: JobAccess
     conversations: Conversations
@@ -95,8 +102,10 @@ class AppContext:
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
     key_cache: KeyCache
+    key_uses: KeyUseLog
     job_tokens: JobTokens
     trail: Trail
+    trail_search: TrailSearch
     quarantine: Quarantine
     pauses: Pauses
     endpoints: Endpoints
@@ -105,6 +114,7 @@ class AppContext:
     deployment: DeploymentState
     broadcaster: Broadcaster
     store_watch: StoreWatch
+    incident_reporter: IncidentReporter
     resolver: SystemResolver
     name_check: NameCheck
     readiness: SharedCall[str]
@@ -116,6 +126,7 @@ class AppContext:
     content_reads: ContentReads
     audit_access: AuditAccess
     trail_check: TrailCheck
+    retention: RetentionChange
     ledger: EndUserLedger
     loss_report: LossReport
     appeal_notes: AppealNotes
@@ -133,12 +144,13 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     limits = QuarantineLimits(
         settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
     )
-    catalogue = settings.catalogue()
+    catalogue, accounts = settings.catalogue(), provider_accounts(settings)
     resolver = SystemResolver()
-    secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock)
+    key_uses = KeyUseLog(KeyUses(redis), clock)
+    secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock, key_uses)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
-    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings)
+    conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings, key_cache)
     notices = SafetyNotices(redis, settings.audit_ttl)
     request_limits = RequestLimits(settings)
     places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
@@ -149,6 +161,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         settings=settings,
         clock=clock,
         catalogue=catalogue,
+        accounts=accounts,
         jobs=jobs,
         job_access=JobAccess(redis, jobs, clock, conversations),
         conversations=conversations,
@@ -159,18 +172,21 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
         secrets=secrets,
         key_cache=key_cache,
+        key_uses=key_uses,
         job_tokens=JobTokens(secrets, key_cache, clock),
         trail=trail,
+        trail_search=TrailSearch(redis, clock),
         quarantine=Quarantine(redis, clock),
         pauses=Pauses(redis, clock),
         endpoints=Endpoints(redis, clock),
         outbox=outbox,
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, notices, places),
+        deployment=DeploymentState(redis, clock, catalogue, accounts, notices, places),
         broadcaster=broadcaster,
         resolver=resolver,
         name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
+        incident_reporter=IncidentReporter(redis, clock),
         readiness=SharedCall(store_watch.check),
         webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
         request_limits=request_limits,
@@ -180,6 +196,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         content_reads=ContentReads(redis, clock),
         audit_access=AuditAccess(redis, clock, settings, background),
         trail_check=TrailCheck(redis, clock, settings, background),
+        retention=RetentionChange(redis, clock, settings),
         ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds),
         loss_report=LossReport(redis),
         appeal_notes=AppealNotes(redis, clock),

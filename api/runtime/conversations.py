@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from api.runtime.key_cache import KeyCache
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.conversation import Conversation, conversation_of
@@ -20,6 +21,7 @@ from worker.jobs.states import Status
 from worker.jobs.view import dumps
 from worker.settings import Settings
 from worker.store.admission.app_quota import AppQuota
+from worker.store.admission.app_retention import effective
 from worker.store.conversations.documents import ConversationDocuments, StoredDocument
 from worker.store.jobs.repository import Jobs
 from worker.store.values import PARSE_ERRORS
@@ -47,9 +49,11 @@ def locked() -> Refused:
 class Conversations:
     """The conversations of all apps."""
 
-    def __init__(self, documents: ConversationDocuments, jobs: Jobs, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self, documents: ConversationDocuments, jobs: Jobs, clock: Clock, settings: Settings, keys: KeyCache
+    ) -> None:
         self._documents, self._jobs, self._clock = documents, jobs, clock
-        self._keep, self._max_wait = settings.result_ttl, settings.max_ahead_seconds
+        self._settings, self._keys, self._max_wait = settings, keys, settings.max_ahead_seconds
         self._most = max(MAX_BYTES, settings.body_limit)
 
     async def create(
@@ -58,7 +62,7 @@ class Conversations:
         """Create a conversation of these items. Raises QueueFull, ContentTooLarge, StoreUnavailable."""
         now = to_ms(self._clock.now())
         made = Conversation(ids.new_id(_PREFIX, now, self._random()), now, metadata).with_items(self.named(items))
-        if not await self._store(app, made, self._keep, quota):
+        if not await self._store(app, made, self._keep(app), quota):
             raise locked()
         return made
 
@@ -79,7 +83,7 @@ class Conversations:
         ended = await self._after_turn(app, found)
         if ended is not found:
             try:
-                await self._store(app, ended, self._keep, None)
+                await self._store(app, ended, self._keep(app), None)
             except StoreFull:
                 return ended
             return await self._read(app, conversation_id)
@@ -103,7 +107,7 @@ class Conversations:
         for _ in range(_MAX_TRIES):
             found = await self.ready(app, conversation_id)
             changed = change(found)
-            if await self._store(app, changed, self._keep, quota):
+            if await self._store(app, changed, self._keep(app), quota):
                 return changed
         raise locked()
 
@@ -119,7 +123,7 @@ class Conversations:
         for _ in range(_MAX_TRIES):
             found = await self.find(app, conversation_id)
             changed = replace(found, metadata=metadata)
-            if await self._store(app, changed, self._kept_for(changed), None):
+            if await self._store(app, changed, self._kept_for(app, changed), None):
                 return changed
         raise locked()
 
@@ -143,7 +147,7 @@ class Conversations:
         Raises Refused if the conversation has changed since it was read.
         """
         begun = before.with_turn(job_id, items, to_ms(self._clock.now()))
-        if not await self._store(app, begun, self._keep + seconds, quota):
+        if not await self._store(app, begun, self._keep(app) + seconds, quota):
             raise locked()
 
     async def remove_job(self, app: str, conversation_id: str, job_id: str) -> None:
@@ -157,7 +161,7 @@ class Conversations:
                 changed = (await self._read(app, conversation_id)).without_job(job_id)
             except Refused:
                 return
-            if await self._store(app, changed, self._kept_for(changed), None):
+            if await self._store(app, changed, self._kept_for(app, changed), None):
                 return
         raise locked()
 
@@ -190,9 +194,12 @@ class Conversations:
 
     # -- the store
 
-    def _kept_for(self, found: Conversation) -> float:
+    def _keep(self, app: str) -> int:
+        return effective(self._keys.retention_of(app), self._settings)["result"]
+
+    def _kept_for(self, app: str, found: Conversation) -> float:
         """Return the seconds that it is kept: a turn that runs may take long, and is to find it."""
-        return self._keep if found.turn is None else self._keep + self._max_wait
+        return self._keep(app) if found.turn is None else self._keep(app) + self._max_wait
 
     async def _read(self, app: str, conversation_id: str) -> Conversation:
         document = await self._documents.find(app, conversation_id) if _is_id(conversation_id) else None

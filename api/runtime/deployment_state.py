@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.spec import Priority
+from worker.provider_accounts import ProviderAccounts
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
 from worker.store.admission import circuit_breaker, model_access
@@ -33,9 +34,15 @@ class DeploymentState:
     """Reads that concern no single job."""
 
     def __init__(
-        self, redis: Redis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, queue_places: QueuePlaces
+        self,
+        redis: Redis,
+        clock: Clock,
+        catalogue: Catalogue,
+        accounts: ProviderAccounts,
+        notices: SafetyNotices,
+        queue_places: QueuePlaces,
     ) -> None:
-        self.queue_places = queue_places
+        self.queue_places, self._accounts = queue_places, accounts
         self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
 
     async def queue(self, apps: Sequence[str] | None = None) -> QueueDepths:
@@ -64,19 +71,23 @@ class DeploymentState:
 
     async def scale(self) -> ScaleDemand:
         """Return how many worker slots are wanted."""
-        return await metrics.scale_demand(self._redis, self._clock)
+        return await metrics.scale_demand(self._redis, self._clock, list(self._accounts.by_name))
 
     async def samples(self) -> list[Sample]:
         """Return the metrics that are read from Redis."""
-        return await metrics.collect_samples(self._redis, self._clock, self._catalogue, self._notices)
+        return await metrics.collect_samples(
+            self._redis, self._clock, self._catalogue, self._notices, list(self._accounts.by_name)
+        )
 
-    async def account(self) -> AccountState:
-        """Return the state of the provider's account."""
-        return await account_state.read_account_state(self._redis, self._catalogue, self._notices, self._clock.now())
+    async def accounts(self) -> dict[str, AccountState]:
+        """Return the state of each account at the provider, `default` first."""
+        names = list(self._accounts.by_name)
+        now = self._clock.now()
+        return await account_state.read_account_states(self._redis, self._catalogue, self._notices, now, names)
 
     async def history(self, seconds: int) -> list[RequestBucket]:
         """Return the counts of requests and ends of the last `seconds`, in buckets of ten minutes, oldest first."""
-        return await request_counts.read_history(self._redis, self._clock.now(), seconds)
+        return await request_counts.read_history(self._redis, self._clock.now(), seconds, list(self._accounts.by_name))
 
     async def durations(self) -> Durations:
         """Return how long checks and calls lasted in the last eight days."""
@@ -86,13 +97,19 @@ class DeploymentState:
         """Return the circuits that are not closed."""
         return await circuit_breaker.list_circuits(self._redis)
 
-    async def access(self) -> dict[str, ModelAccess]:
-        """Return what the workers know of the access to each model."""
-        return await model_access.known_access(self._redis)
+    async def access(self, app: str) -> dict[str, ModelAccess]:
+        """Return what the workers know of the access to each model, of the account that serves the app's requests."""
+        accounts = [account.name for account in self._accounts.for_app(app)]
+        found = {name: await model_access.known_access(self._redis, name) for name in accounts}
+        if len(accounts) == 1:
+            return found[accounts[0]]
+        known = {model for rows in found.values() for model in rows}
+        by_model = {model: self._accounts.of(app, model, self._catalogue).name for model in known}
+        return {model: found[name][model] for model, name in by_model.items() if model in found[name]}
 
-    async def endpoint(self) -> EndpointFit | None:
-        """Return what the latest probe found about the provider's endpoint, or None before the first one."""
-        return await model_access.known_endpoint(self._redis)
+    async def endpoint(self, app: str) -> EndpointFit | None:
+        """Return what the latest probe found about the endpoint of the app's account, or None before the first one."""
+        return await model_access.known_endpoint(self._redis, self._accounts.for_app(app)[0].name)
 
     async def request_probe(self, seconds: float) -> bool:
         """Request a probe of all models and return whether a worker finished it within `seconds`."""

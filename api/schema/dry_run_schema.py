@@ -64,6 +64,7 @@ class StandInView(TypedDict):
     """`faster`: by the rule for delays; `fallback`: after an error."""
     effort_accepted: bool
     """False if the provider refuses the request's `reasoning.effort` for this model."""
+    account: str
     access: AccessStatus
     highest: Money | None
     """The most that one attempt costs; null if that is not known."""
@@ -94,6 +95,8 @@ class DryRunView(TypedDict):
 
     object: Literal["dry_run"]
     model: str
+    account: str
+    """The account at the provider that would serve it."""
     cost: DryRunCostView
     access: DryRunAccessView
     stand_ins: list[StandInView]

@@ -60,7 +60,7 @@ def _no_nul(value: str) -> str:
     return value
 
 
-def _no_control(value: str) -> str:
+def without_control(value: str) -> str:
     if _CONTROL.search(value):
         raise ValueError("must not contain control characters")
     return value
@@ -78,7 +78,7 @@ def _status(value: str) -> str:
     return value
 
 
-EndUser = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_control)]
+EndUser = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(without_control)]
 Input = Annotated[
     Any,
     PlainValidator(_input),
@@ -220,7 +220,7 @@ class PauseTarget(Spec):
 class PauseRequest(PauseTarget):
     """A request to pause a target."""
 
-    note: Annotated[str, Field(max_length=500), AfterValidator(_no_control)] = ""
+    note: Annotated[str, Field(max_length=500), AfterValidator(without_control)] = ""
     until: Instant | None = None
 
 
@@ -228,7 +228,7 @@ class QuarantineRequest(Spec):
     """A request to put an end user of the caller's app in quarantine."""
 
     end_user: EndUser
-    reason: Annotated[str, Field(max_length=500), AfterValidator(_no_control)] = ""
+    reason: Annotated[str, Field(max_length=500), AfterValidator(without_control)] = ""
     until: Instant | None = None
 
 

@@ -23,7 +23,9 @@ from worker.store.admission.quarantine import Source as QuarantineSource
 from worker.store.webhooks.endpoints import State as EndpointState
 
 
-class _ListView(TypedDict):
+class ListView(TypedDict):
+    """What every list has beside its rows."""
+
     object: Literal["list"]
     next_cursor: str | None
 
@@ -96,7 +98,7 @@ class CancelledJobView(JobView):
     cancel: CancellationView
 
 
-class JobListView(_ListView):
+class JobListView(ListView):
     """A page of jobs."""
 
     data: list[JobView]
@@ -176,7 +178,7 @@ class AuditRecordView(TypedDict):
     cost: NotRequired[dict[str, str | None]]
 
 
-class AuditListView(_ListView):
+class AuditListView(ListView):
     """A page of the audit trail."""
 
     data: list[AuditRecordView]
@@ -225,7 +227,7 @@ class ModelView(TypedDict):
     access: AccessView
 
 
-class ModelListView(_ListView):
+class ModelListView(ListView):
     """All known models."""
 
     data: list[ModelView]
@@ -294,7 +296,7 @@ class QuarantinedEndUserView(TypedDict):
     ledger: LedgerView
 
 
-class QuarantineListView(_ListView):
+class QuarantineListView(ListView):
     """The end users in quarantine."""
 
     data: list[QuarantinedEndUserView]
@@ -346,7 +348,7 @@ class WebhookEndpointWithSecretView(WebhookEndpointView):
     """Verifies the signatures: `whsec_…`."""
 
 
-class WebhookEndpointListView(_ListView):
+class WebhookEndpointListView(ListView):
     """All endpoints of the app."""
 
     data: list[WebhookEndpointView]
@@ -380,7 +382,7 @@ class MessageView(TypedDict):
     deliveries: list[DeliveryView]
 
 
-class MessageListView(_ListView):
+class MessageListView(ListView):
     """All messages of a job."""
 
     data: list[MessageView]

@@ -1,14 +1,16 @@
-"""The response body of GET /v1/status: queue, workers, account, rates, circuits, pauses."""
+"""The response body of GET /v1/status: queue, workers, accounts, rates, circuits, pauses."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from typing_extensions import TypedDict
 
 from api.schema.responses import PauseView
 from worker.jobs.view_schema import documented
 from worker.safety.account import AccountReason, State as AccountStateName
+from worker.safety.endpoint import Mode
 from worker.store.admission.circuit_breaker import OpenCircuit
 from worker.store.stats.queue_depth import QueueDepths
 from worker.store.stats.worker_registry import WorkerHeartbeat
@@ -49,11 +51,51 @@ class AccountEvidenceView(TypedDict):
 
 @documented
 class AccountView(TypedDict):
-    """How the provider treats the account: normal, or with more checks than usual."""
+    """How the provider treats the account `default`: normal, or with more checks than usual."""
 
     state: AccountStateName
     families: dict[str, AccountFamilyView]
     evidence: AccountEvidenceView
+
+
+@documented
+class ProviderAccountView(TypedDict):
+    """An account at the provider: how it is treated, and whether it may be called."""
+
+    name: str
+    state: AccountStateName
+    because: tuple[AccountReason, ...]
+    circuit: Literal["closed", "open", "half_open"]
+    """Open while its quota, key or organisation is at fault: its jobs are held, those of other accounts are not."""
+    circuit_reason: str | None
+    families: dict[str, AccountFamilyView]
+    notices: dict[str, int]
+    """The provider's notices of the last days, by type."""
+
+
+@documented
+class ConfiguredAccountView(ProviderAccountView):
+    """An account at the provider with its settings, and what is bound to it. It has no secret."""
+
+    organization: str | None
+    project: str | None
+    base_url: str | None
+    """Null for the provider's own address."""
+    upstream: Mode
+    receives_webhooks: bool
+    """Whether it has a webhook secret, so that its safety notices are accepted."""
+    apps: list[str]
+    """The apps that it serves, whatever the model is. One that no account names uses that of the model."""
+    models: list[str]
+    model_families: list[str]
+
+
+class AccountListView(TypedDict):
+    """The accounts at the provider, `default` first."""
+
+    object: Literal["list"]
+    data: list[ConfiguredAccountView]
+    next_cursor: None
 
 
 class RatesView(TypedDict):
@@ -85,6 +127,8 @@ class StatusView(TypedDict):
     queue: QueueDepths
     workers: list[WorkerHeartbeat]
     account: AccountView
+    accounts: list[ProviderAccountView]
+    """Of each account at the provider, `default` first."""
     rates: RatesView
     circuits: list[OpenCircuit]
     pauses: list[PauseView]

@@ -17,8 +17,10 @@ from api.runtime.store_deadline import with_deadline
 from api.web.params import APP_KEY, header_values
 from api.web.problems import Problem, bad_parameter, not_found
 from api.web.receipt import has_left, note_no_answers
+from worker.clock import from_ms
 from worker.jobs import ids
 from worker.jobs.errors import UNAUTHENTIC, RecordUnreadable
+from worker.jobs.timestamps import iso_utc
 from worker.store.apps import ApiKey
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
@@ -52,7 +54,11 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
     key_cache = context_of(request).key_cache
     key = key_cache.cached(token) if token is not None else None
     if key is None and token is not None:
-        key = await with_deadline(request, _authentic(key_cache.find(token)))
+        key = await with_deadline(request, _authentic(key_cache.look_up(token)))
+    if key is not None and not key_cache.is_live(key):
+        if not key.revoked_at:
+            raise _expired(key)
+        key = None
     if key is None:
         raise _unauthorized("Send a live API key as `Authorization: Bearer vgl_...`; `vigil keys create` makes one.")
     require_scope(key, scope, *others)
@@ -118,6 +124,15 @@ def _token_parameter(request: Request) -> str | None:
 
 def _unauthorized(detail: str) -> Problem:
     return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _expired(key: ApiKey) -> Problem:
+    at = iso_utc(from_ms(key.expires_at), "seconds")
+    detail = (
+        f"This API key expired at {at}. Ask the operators for a new one: "
+        f"`vigil keys create --app {key.app} --expires ...` makes it, and `vigil keys list` names each key's end."
+    )
+    return Problem(401, "key_expired", detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
 def _abandoned(request: Request) -> bool:

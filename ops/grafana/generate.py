@@ -106,7 +106,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "{{model}}": _rate("vigil_jobs_refused_total", "model"),
         }, "ops"),
         Panel("Account", "The state that the provider's account is in.", {
-            "{{account}}": "max by (account) (vigil_account_state)",
+            "{{provider_account}} {{account}}": "max by (provider_account, account) (vigil_account_state)",
         }),
         Panel("Fallbacks", "After an access denial.", {
             "{{requested}} to {{served}}": _rate("vigil_fallbacks_total", "requested, served"),
@@ -128,12 +128,16 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel("Cost", "US dollars an hour, by model.", {
             "{{model}}": f"3600 * {_rate('vigil_cost_usd_total', 'model')}",
         }, "currencyUSD"),
-        Panel("Access", "1 = may be called, 0 = may not.", {"{{model}}": "min by (model) (vigil_access_ok)"}),
+        Panel(
+            "Access",
+            "1 = may be called, 0 = may not.",
+            {"{{provider_account}} {{model}}": "min by (provider_account, model) (vigil_access_ok)"},
+        ),
         Panel("Last probe", "How long ago.", {
             "{{model}}": "time() - max by (model) (vigil_last_probe_timestamp_seconds)",
         }, "s"),
         Panel("Circuits and resumes", "Circuits not closed; reconnections to running responses.", {
-            "{{circuit}}": "max by (circuit) (vigil_circuits)",
+            "{{provider_account}} {{circuit}}": "max by (provider_account, circuit) (vigil_circuits)",
             "resumed": f"sum(rate(vigil_stream_resumes_total[{RATE}]))",
         }),
     ),

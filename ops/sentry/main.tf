@@ -23,31 +23,42 @@ variable "environment" {
 }
 
 locals {
-  # an event of ours that is an issue (tag vigil.event) => how many within five minutes are worth waking somebody
+  # a cause of ours (tag vigil.cause; README.md lists them) => how many events within five minutes are worth waking
+  # somebody: few are sent, each for any number of occurrences
   page = {
-    "access.skipped" = 0
-    "circuit.opened" = 0
-    "queue.stuck"    = 0
-    "store.changed"  = 0
-    "worker.broke"   = 2
+    "access-lost"      = 0
+    "account-at-fault" = 0
+    "job-lost"         = 0
+    "queue-stuck"      = 0
+    "store-away"       = 0
+    "store-changed"    = 0
+    "worker.broke"     = 2
   }
   ticket = {
-    "lease.lost"        = 0
-    "webhook.exhausted" = 0
-    "account.state"     = 0
+    "answer-too-large"  = 0
+    "api.broke"         = 0
+    "audit-unsealed"    = 0
+    "checks-widened"    = 0
+    "content-damaged"   = 0
+    "job-checked"       = 0
+    "job-expired"       = 0
+    "job-failed"        = 0
+    "job-waited"        = 0
+    "key-missing"       = 0
+    "lease-lost"        = 0
+    "models.broke"      = 0
+    "notice.broke"      = 0
+    "record-unreadable" = 0
+    "records-refused"   = 0
+    "round.broke"       = 0
     "run.broke"         = 0
     "sweep.stuck"       = 0
+    "webhook-dead"      = 0
+    "webhook-gone"      = 0
     "webhook.fault"     = 0
     "webhook.unmade"    = 0
-    "notice.broke"      = 0
-    "audit.unsealed"    = 0
-    "record.unreadable" = 0
-    "round.broke"       = 0
-    "api.broke"         = 0
-    "record.unreadable" = 0
-    "round.broke"       = 0
   }
-  runbook = "ops/runbook/README.md"
+  runbook = "ops/sentry/README.md"
 }
 
 resource "sentry_metric_monitor" "issue" {
@@ -62,7 +73,7 @@ resource "sentry_metric_monitor" "issue" {
   aggregate           = "count()"
   dataset             = "events"
   event_types         = ["default", "error"]
-  query               = "vigil.event:${each.key}"
+  query               = "vigil.cause:${each.key}"
   query_type          = "error"
   time_window_seconds = 300
 
@@ -153,10 +164,10 @@ resource "sentry_dashboard" "vigil" {
     interval     = "5m"
     widget_type  = "discover"
     query {
-      fields     = ["vigil.event", "count()"]
-      columns    = ["vigil.event"]
+      fields     = ["vigil.cause", "count()"]
+      columns    = ["vigil.cause"]
       aggregates = ["count()"]
-      conditions = "has:vigil.event"
+      conditions = "has:vigil.cause"
       order_by   = "-count()"
     }
     layout {
@@ -177,7 +188,7 @@ resource "sentry_dashboard" "vigil" {
       fields     = ["model", "status", "code", "count()"]
       columns    = ["model", "status", "code"]
       aggregates = ["count()"]
-      conditions = "vigil.event:[access.skipped,circuit.opened,account.state]"
+      conditions = "vigil.cause:[access-lost,account-at-fault,checks-widened]"
       order_by   = "-count()"
     }
     layout {
@@ -198,7 +209,7 @@ resource "sentry_dashboard" "vigil" {
       fields     = ["error", "at", "release", "count()"]
       columns    = ["error", "at", "release"]
       aggregates = ["count()"]
-      conditions = "vigil.event:[run.broke,worker.broke,api.broke,sweep.stuck,webhook.fault,webhook.unmade,notice.broke]"
+      conditions = "vigil.cause:[run.broke,worker.broke,api.broke,sweep.stuck,webhook.fault,webhook.unmade,notice.broke,models.broke,round.broke]"
       order_by   = "-count()"
     }
     layout {

@@ -13,10 +13,12 @@ from openai_sdk import SOL, sdk_against_api
 from api.runtime.context import build_context
 from worker.store import keys
 from worker.store.admission.app_quota import AppQuota
-from worker.store.audit.legal_holds import LegalHolds
+from worker.store.audit.acts import Actor
 from worker.store.connection.pool import connect
 from worker.store.envelope import MasterKeyring
+from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.lifecycle.key_rotation import KeyRotation
+from worker.store.lifecycle.legal_holds import LegalHolds
 
 HOLD = "[[sim: check_then_clear hold=50000]]"
 SECRET = "the-secret-of-the-conversation"
@@ -248,8 +250,8 @@ async def test_a_turn_whose_process_died_before_its_job_was_made_ends_after_a_mi
 async def test_what_a_legal_hold_keeps_is_not_deleted(sdk, redis, clock):
     made = await sdk.client.conversations.create(items=[{"role": "user", "content": "Kept"}])
     one = await sdk.client.responses.create(model=SOL, input="One", conversation=made.id)
-    holds = LegalHolds(redis, clock, 7 * 86_400)
-    await holds.place("app:acme", by="key_ops", why="a case")
+    holds = LegalHolds(redis, clock, RetentionTimes())
+    await holds.place("app:acme", actor=Actor("key_ops"), why="a case")
     assert len(await texts(sdk, made.id)) == 3
     assert await redis.ttl(keys.conversation("acme", made.id)) == -1
     (item,) = (await sdk.client.conversations.items.list(made.id, limit=1)).data
@@ -287,7 +289,9 @@ async def test_a_response_that_may_not_be_deleted_stays_in_its_conversation(sdk,
     made = await sdk.client.conversations.create()
     one = await sdk.client.responses.create(model=SOL, input="One", conversation=made.id)
     before = await texts(sdk, made.id)
-    await LegalHolds(redis, clock, settings.result_ttl).place(one.vigil["job_id"], by="ann", why="case 1")
+    await LegalHolds(redis, clock, RetentionTimes(settings.result_ttl)).place(
+        one.vigil["job_id"], actor=Actor("ann"), why="case 1"
+    )
     await refused(openai.ConflictError, "legal_hold", sdk.client.responses.delete(one.id))
     assert await texts(sdk, made.id) == before
     assert before

@@ -81,7 +81,7 @@ async def test_what_is_no_key_is_401(api, sent):
 
 
 async def test_a_key_of_another_vigil_is_401(api, acme):
-    from worker.store.apps import new_key
+    from worker.store.key_text import new_key
 
     assert (await (await api.client(key=new_key(b"x" * 24))).get("/v1/jobs")).status_code == 401
 

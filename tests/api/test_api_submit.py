@@ -111,7 +111,11 @@ async def test_not_before_schedules(acme, redis, clock):
 
 async def test_the_trace_continues_without_foreign_entries(acme, job_body, jobs):
     trace = "0123456789abcdef0123456789abcdef-0123456789abcdef-1"
-    headers = {"sentry-trace": trace, "baggage": "sentry-environment=prod,user=secret,sentry-release=1"}
+    user = "secret"
+    headers = {
+        "sentry-trace": trace,
+        "baggage": f"sentry-environment=prod,user={user},sentry-user_id={user},sentry-release=1",
+    }
     job_id = (await acme.post("/v1/jobs", json=job_body, headers=headers)).json()["id"]
     kept = {"sentry-trace": trace, "baggage": "sentry-environment=prod,sentry-release=1", "caller": "1"}
     assert (await jobs.load(job_id)).job.trace == kept

@@ -7,7 +7,7 @@ import json
 
 from vigil_process import Vigil, one_line
 
-from worker.store.apps import is_well_formed
+from worker.store.key_text import is_well_formed
 
 
 def test_a_key_is_made_listed_and_revoked(vigil: Vigil) -> None:

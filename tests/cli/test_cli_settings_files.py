@@ -11,6 +11,7 @@ from worker.cli.doctor.external_checks import api_check
 from worker.cli.errors import explain
 from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import SettingsError
+from worker.provider_accounts import provider_accounts
 from worker.settings import Settings
 from worker.settings_files import check_files
 from worker.settings_loader import load
@@ -175,4 +176,5 @@ def test_a_regional_address_costs_more_unless_it_is_said(
     address: str | None, setting: str | None, regional: bool
 ) -> None:
     given = {"OPENAI_BASE_URL": address} | ({"regional_processing": setting} if setting is not None else {})
-    assert Settings(_env_file=None, **given).regional is regional  # type: ignore[arg-type]
+    accounts = provider_accounts(Settings(_env_file=None, **given))  # type: ignore[arg-type]
+    assert accounts.by_name["default"].regional is regional

@@ -38,6 +38,7 @@ LEFT_OPEN = {
     "/problem": "the client raises no error for a row of a batch; the caller reads the document as it came",
     "/account/families": "a map for people: the client's `raw` has it",
     "/account/evidence": "a map for people: the client's `raw` has it",
+    "/accounts/families": "a map for people: the client's `raw` has it",
     "/circuits": "rows for people: the client's `raw` has them",
     "/pauses": "rows for people: the client's `raw` has them",
 }

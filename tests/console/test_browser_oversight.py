@@ -16,7 +16,9 @@ from in_process import until
 from playwright.async_api import Browser, expect
 
 from worker.clock import Clock
-from worker.store.audit.legal_holds import LegalHolds
+from worker.store.audit.acts import Actor
+from worker.store.jobs.commit_commands import RetentionTimes
+from worker.store.lifecycle.legal_holds import LegalHolds
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 CANARY = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
@@ -89,7 +91,9 @@ async def seen(stack: BrowserStack) -> AsyncIterator[Seen]:
         seen.jobs[name] = await stack.submit(text, prompt, **given)
         stack.stage.hurry()
         await _ended(seen, seen.jobs[name])
-    await LegalHolds(stack.stage.redis, Clock(), 86_400).place(seen.jobs["blocked"], by=CANARY, why=CANARY)
+    await LegalHolds(stack.stage.redis, Clock(), RetentionTimes()).place(
+        seen.jobs["blocked"], actor=Actor(CANARY), why=CANARY
+    )
     await seen.api("POST", "/v1/quarantine", end_user=f"bob {CANARY}", reason=CANARY)
     try:
         yield seen

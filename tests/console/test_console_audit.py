@@ -23,6 +23,7 @@ from worker.clock import Clock, to_ms
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.apps import Apps
+from worker.store.audit.acts import Actor
 from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.trail import Trail
 from worker.store.jobs.repository import Jobs
@@ -164,7 +165,7 @@ async def test_an_export_that_its_client_does_not_read_keeps_no_other_app_waitin
 
 async def test_who_read_what_is_listed(console, sealed, redis):
     key, _, _ = await Apps(redis, Clock()).create_key(APP, ("content",))
-    await ContentReads(redis, Clock()).record(APP, sealed.ids[0], "output", by=key.id, session="ab12")
+    await ContentReads(redis, Clock()).record(APP, sealed.ids[0], "output", Actor(key.id), "ab12")
     text = (await (await console.logged_in(APP)).get("/console/audit")).text
     assert key.id in text
     assert "ab12" in text

@@ -14,11 +14,13 @@ from waiting import until
 from api.runtime import login_attempts
 from api.runtime.console_sessions import ConsoleSessions
 from api.runtime.key_cache import KeyCache
+from api.runtime.key_use_log import KeyUseLog
 from worker.clock import Clock
 from worker.store import console_access, keys
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
 from worker.store.console_access import ConsoleAccess
+from worker.store.key_uses import KeyUses
 
 
 def cookie_of(answer) -> dict[str, str]:
@@ -259,7 +261,7 @@ async def test_a_session_ends_after_twelve_hours_and_a_link_after_ten_minutes(re
     key, _, _ = await Apps(redis, clock).create_key("acme", ("read",))
     access = ConsoleAccess(redis, clock)
     token, link = await access.begin_session(key.id), await access.create_link(key.id)
-    sessions = ConsoleSessions(access, KeyCache(Apps(redis, clock), clock), clock)
+    sessions = ConsoleSessions(access, KeyCache(Apps(redis, clock), clock, KeyUseLog(KeyUses(redis), clock)), clock)
     for name in [one async for one in redis.scan_iter("vigil:console*")]:
         assert await redis.ttl(name) > 0
         await redis.persist(name)

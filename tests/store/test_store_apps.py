@@ -9,9 +9,10 @@ from hypothesis import given, strategies as st
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.apps import Apps, is_well_formed, new_key
+from worker.store.apps import Apps
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import KeptSecrets
+from worker.store.key_text import is_well_formed, new_key
 
 ALL = ("submit", "read", "audit", "ops")
 

@@ -10,6 +10,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.audit.trail import Trail
+from worker.store.audit.trail_search import TrailFilter, TrailSearch
 from worker.store.jobs.repository import Jobs
 
 NORMAL = [(STARTED, None), (began(), 1), (done(), 1), (COMPLETED, 1)]
@@ -40,13 +41,14 @@ async def test_a_job_is_read_in_order_among_many(jobs, trail):
     assert await trail.of_chain("job_nobody") == []
 
 
-async def test_an_app_is_read_page_by_page_and_sees_nobody_elses_records(jobs, trail, monkeypatch):
-    monkeypatch.setattr("worker.store.audit.trail._PAGE", 7)
+async def test_an_app_is_read_page_by_page_and_sees_nobody_elses_records(redis, clock, jobs, monkeypatch):
+    monkeypatch.setattr("worker.store.audit.trail_search._PAGE", 7)
+    search = TrailSearch(redis, clock)
     for n in range(20):
         await submitted(jobs, app="shop" if n % 5 == 0 else "shop2")
     seen, low = [], "-"
     while True:
-        rows, last = await trail.of_app("shop", low, "+", 3)
+        rows, last = await search.page(TrailFilter("shop"), low, "+", 3)
         seen += rows
         if last is None:
             break

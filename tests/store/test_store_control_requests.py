@@ -35,6 +35,14 @@ async def test_the_holder_of_a_running_job_sees_the_request_at_its_renewal(jobs)
     assert again.version == job.version
 
 
+async def test_a_job_that_was_handed_over_is_cancelled_by_its_next_holder(jobs):
+    job_id, _ = await claimed(jobs, (STARTED, None), (began(), 1), (ev.Interrupted(worker="w1"), None))
+    job, under_way = await JobControl(jobs).request_cancel(job_id, by="key_1")
+    assert (job.status, under_way) == (Status.QUEUED, True), "its response runs on, and only a holder can stop it"
+    _, (held,) = await jobs.claim("w2", 1, 60)
+    assert held.job.cancel_requested_at is not None
+
+
 async def test_a_settled_job_is_left_as_it_is(jobs):
     job_id, _ = await claimed(jobs, (CANCELLED, None))
     before = await jobs.current(job_id)

@@ -20,6 +20,7 @@ from worker.store import keys, values
 from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import StoreGuard, accept, guard_of
 from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load, save
+from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.queue_repair import QueueRepair
 from worker.store.lifecycle.retention import Retention
@@ -174,7 +175,7 @@ async def test_what_retention_removed_is_not_missed(
     await sealed.seal()
     clock = FakeClock()
     clock.step(10**8)
-    assert await Retention(redis, clock, audit_ttl=60, result_ttl=60).trim(SIGNER) > 0
+    assert await Retention(redis, clock, RetentionTimes(60, audit=60)).trim(SIGNER) > 0
     await redis.delete(keys.CHECK_COUNT)
     client = await again(valkey_url, mark, tmp_path / "again.json")
     await client.ping()

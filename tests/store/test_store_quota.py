@@ -13,10 +13,11 @@ from worker.jobs.states import Outcome
 from worker.store import keys
 from worker.store.admission.app_quota import EVENT_BYTES, EVENTS_OF_A_LIFE, JOB_BYTES, AppQuota, QuotaUse
 from worker.store.apps import Apps
-from worker.store.audit.legal_holds import LegalHolds
+from worker.store.audit.acts import Actor
 from worker.store.jobs.repository import Jobs, RetentionTimes
 from worker.store.lifecycle.content_recount import ContentRecount
 from worker.store.lifecycle.erasure import erase
+from worker.store.lifecycle.legal_holds import LegalHolds
 from worker.store.lifecycle.queue_repair import QueueRepair
 
 APP = "shop"
@@ -116,9 +117,9 @@ async def test_a_random_life_of_many_jobs_is_counted_exactly(redis, clock):
 
 
 async def test_what_expires_makes_room_for_a_submit_and_a_legal_hold_keeps_its_bytes(redis, clock):
-    jobs, holds = Jobs(redis, clock, RetentionTimes(result=1)), LegalHolds(redis, clock, 1)
+    jobs, holds = Jobs(redis, clock, RetentionTimes(result=1)), LegalHolds(redis, clock, RetentionTimes(1))
     first, held = [(await jobs.submit(job(prompt="x" * 3000)))[0].job.id for _ in range(2)]
-    await holds.place(held, by="ops", why="a case")
+    await holds.place(held, actor=Actor("ops"), why="a case")
     for one in (first, held):
         await jobs.change(one, lambda _: [(CANCELLED, None)])
     tight = AppQuota(bytes=7000)
@@ -132,7 +133,7 @@ async def test_what_expires_makes_room_for_a_submit_and_a_legal_hold_keeps_its_b
     await jobs.submit(job(tight, prompt="x" * 3000))
     await exact(redis)
     assert await redis.zcard(keys.content_expiry(APP)) == 0, "nothing that is left expires"
-    await holds.release(held, by="ops", why="closed")
+    await holds.release(held, actor=Actor("ops"), why="closed")
     await jobs.submit(job())
     assert await redis.zscore(keys.content_expiry(APP), held) > 0, "after the release it does"
 

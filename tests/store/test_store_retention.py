@@ -14,12 +14,15 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
-from worker.store.audit.legal_holds import LegalHolds, is_held
+from worker.store.audit.acts import Actor
+from worker.store.audit.end_user_rows import EndUserRows
+from worker.store.audit.hold_names import end_user_hold
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.audit.verification import TrailVerification
 from worker.store.jobs.repository import Jobs, RetentionTimes as Keep
 from worker.store.lifecycle.erasure import erase
+from worker.store.lifecycle.legal_holds import LegalHolds, is_held
 from worker.store.lifecycle.retention import Retention
 
 SIGNER = Signer(b"s" * 32)
@@ -39,8 +42,8 @@ class RetainedStore:
     def __init__(self, redis: ArqRedis) -> None:
         self.redis, self.clock = redis, Later()
         self.jobs = Jobs(redis, self.clock, Keep(result=60))
-        self.trail, self.holds = Trail(redis, self.clock), LegalHolds(redis, self.clock, 60)
-        self.retention = Retention(redis, self.clock, audit_ttl=DAY, result_ttl=60)
+        self.trail, self.holds = Trail(redis, self.clock), LegalHolds(redis, self.clock, Keep(60))
+        self.retention = Retention(redis, self.clock, Keep(60, audit=DAY))
 
     async def job(self, *drafts, app: str = "shop") -> str:
         job = (await self.jobs.submit(new_job(app=app, safety_identifier="p" * 64)))[0].job
@@ -144,7 +147,7 @@ async def test_repeated_retention_does_not_accumulate_seals(store):
 
 async def test_a_hold_keeps_trail_and_content_and_says_who_and_why(store, redis):
     kept, gone = await store.job(*NORMAL), await store.job(*NORMAL)
-    await store.holds.place(kept, by="dana", why="case 7")
+    await store.holds.place(kept, actor=Actor("dana"), why="case 7")
     await store.seal()
     assert await redis.ttl(keys.job(kept)) == await redis.ttl(keys.job_input(kept)) == -1
     await store.over(gone)
@@ -153,20 +156,60 @@ async def test_a_hold_keeps_trail_and_content_and_says_who_and_why(store, redis)
     assert report.good, report.faults
     assert (report.records, report.kept, report.removed) == (6, 6, 5)
     last = json.loads((await store.trail.of_chain(kept))[-1].record)
-    assert (last["type"], last["data"]) == ("audit.hold", {"by": "dana", "reason": "case 7"})
+    assert (last["type"], last["data"]) == ("audit.hold", {"by": "dana", "reason": "case 7", "via": "http"})
     assert [(h["name"], h["by"], h["reason"]) for h in await store.holds.describe()] == [(kept, "dana", "case 7")]
-    assert await is_held(redis, "shop", kept)
-    assert not await is_held(redis, "shop", gone)
+    assert await is_held(redis, await store.jobs.current(kept))
+    assert not await is_held(redis, await store.jobs.current(await store.job()))
+
+
+async def test_a_hold_on_an_end_user_keeps_all_their_jobs_of_that_app_and_of_no_other(store, redis):
+    person = end_user_hold("shop", "p" * 64)
+    earlier, others = await store.job(*NORMAL), await store.job(*NORMAL, app="bakery")
+    under_way = await store.job(NORMAL[0])
+    await store.holds.place(person, actor=Actor("dana", "Dana"), why="case 7")
+    later = await store.job(*NORMAL)
+    await store.jobs.change(under_way, lambda _: NORMAL[1:])
+    for job_id in (earlier, under_way, later):
+        assert await redis.ttl(keys.job(job_id)) == await redis.ttl(keys.job_input(job_id)) == -1
+        assert await is_held(redis, await store.jobs.current(job_id))
+        with pytest.raises(Refused, match="legal case"):
+            await erase(redis, store.jobs, await store.jobs.load(job_id), "deleted", "key_1")
+    assert await redis.ttl(keys.job(others)) > 0
+    await store.seal()
+    await store.over(others, earlier)
+    assert await store.trim() == 5
+    report = await store.verify()
+    assert (report.good, report.kept, report.removed) == (True, 16, 5), report.faults
+    (row,) = await store.holds.of_app("shop")
+    assert (row["name"], row["person"], await store.holds.of_app("bakery")) == (person, "Dana", [])
+
+    await store.holds.release(person, actor=Actor("dana"), why="closed")
+    assert 0 < await redis.ttl(keys.job(later)) <= 60
+    await store.seal()
+    assert await store.trim(0) == 16
+    assert (await store.verify()).good
+
+
+async def test_records_whose_end_user_is_no_longer_known_are_kept_under_a_hold(store):
+    job_id = await store.job(*NORMAL)
+    await store.seal(2)
+    await store.holds.place(end_user_hold("shop", "q" * 64), actor=Actor("dana"), why="case 7")
+    rows = await store.trail.of_chain(job_id)
+    found = EndUserRows(store.redis, store.trail)
+    held = {end_user_hold("shop", "q" * 64)}
+    assert await found.held(rows, held) == set()
+    await store.redis.ltrim(keys.chain_records(job_id), 2, -1)  # as retention leaves it
+    assert await found.held(rows[2:], held) == {row.id for row in rows[2:]}
 
 
 async def test_held_content_is_not_deleted_and_a_deletion_verifies_after_its_job_expired(store, redis):
     job_id = await store.job(*NORMAL)
-    await store.holds.place(job_id, by="dana", why="case 7")
+    await store.holds.place(job_id, actor=Actor("dana"), why="case 7")
     stored = await store.jobs.load(job_id)
     with pytest.raises(Refused, match="legal case"):
         await erase(redis, store.jobs, stored, "deleted", "key_1")
     assert await store.jobs.load_input(job_id) is not None
-    await store.holds.release(job_id, by="dana", why="closed")
+    await store.holds.release(job_id, actor=Actor("dana"), why="closed")
     await erase(redis, store.jobs, stored, "deleted", "key_1")
     await store.seal()
     await store.over(job_id)
@@ -176,7 +219,7 @@ async def test_held_content_is_not_deleted_and_a_deletion_verifies_after_its_job
 
 async def test_records_under_a_hold_still_verify(store, redis):
     kept = await store.job(*NORMAL)
-    await store.holds.place(kept, by="dana", why="case 7")
+    await store.holds.place(kept, actor=Actor("dana"), why="case 7")
     await store.seal()
     await store.trim()
     rows = await store.trail.page("-")
@@ -187,10 +230,10 @@ async def test_records_under_a_hold_still_verify(store, redis):
 
 async def test_after_a_release_content_expires(store, redis):
     kept = await store.job(*NORMAL)
-    await store.holds.place(kept, by="dana", why="case 7")
+    await store.holds.place(kept, actor=Actor("dana"), why="case 7")
     await store.seal()
     assert await store.trim() == 0
-    await store.holds.release(kept, by="dana", why="closed")
+    await store.holds.release(kept, actor=Actor("dana"), why="closed")
     assert 0 < await redis.ttl(keys.job(kept)) <= 60
     await store.seal()
     assert await store.trim(0) == 6
@@ -205,7 +248,7 @@ async def test_after_a_release_content_expires(store, redis):
 
 async def test_a_hold_on_an_app_keeps_its_present_and_future_jobs(store, redis):
     await store.job(*NORMAL)
-    await store.holds.place("app:shop", by="dana", why="case 8")
+    await store.holds.place("app:shop", actor=Actor("dana"), why="case 8")
     later, other = await store.job(*NORMAL), await store.job(*NORMAL, app="other")
     assert await redis.ttl(keys.job(later)) == -1
     assert await redis.ttl(keys.job(other)) > 0
@@ -213,19 +256,19 @@ async def test_a_hold_on_an_app_keeps_its_present_and_future_jobs(store, redis):
     await store.over(other)
     assert await store.trim() == 5
     assert (await store.verify()).kept == 11
-    await store.holds.release("app:shop", by="dana", why="over")
+    await store.holds.release("app:shop", actor=Actor("dana"), why="over")
     assert await redis.ttl(keys.job(later)) > 0
 
 
 async def test_holds_that_are_refused(store):
     job_id = await store.job()
     with pytest.raises(Refused, match="no audit trail"):
-        await store.holds.place("job_nobody", by="x", why="y")
+        await store.holds.place("job_nobody", actor=Actor("x"), why="y")
     with pytest.raises(Refused, match="not held"):
-        await store.holds.release(job_id, by="x", why="y")
-    await store.holds.place(job_id, by="x", why="y")
+        await store.holds.release(job_id, actor=Actor("x"), why="y")
+    await store.holds.place(job_id, actor=Actor("x"), why="y")
     with pytest.raises(Refused, match="held already"):
-        await store.holds.place(job_id, by="x", why="y")
+        await store.holds.place(job_id, actor=Actor("x"), why="y")
 
 
 async def test_two_trimmers_at_once_remove_everything_once(store, redis):
@@ -235,7 +278,7 @@ async def test_two_trimmers_at_once_remove_everything_once(store, redis):
     store.clock.step(2 * DAY)
     clock = Later()
     clock.step(2 * DAY + 1)
-    other = Retention(redis, clock, audit_ttl=DAY, result_ttl=60)
+    other = Retention(redis, clock, Keep(60, audit=DAY))
     assert sum(await asyncio.gather(store.retention.trim(SIGNER), other.trim(SIGNER))) == 20
     report = await store.verify()
     assert (report.good, report.removed) == (True, 20)
@@ -259,7 +302,7 @@ async def test_an_expired_job_leaves_no_index_entry(store, redis):
 
 async def test_a_held_job_is_checked_again_later(store, redis):
     kept = await store.job(*NORMAL)
-    await store.holds.place(kept, by="dana", why="case 7")
+    await store.holds.place(kept, actor=Actor("dana"), why="case 7")
     store.clock.step(61)
     assert await store.retention.clear() == 0
     assert await redis.zcard(keys.SETTLED) == 1

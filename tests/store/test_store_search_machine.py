@@ -20,6 +20,7 @@ from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets
 from worker.store.connection.pool import connect
+from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.listing import list_jobs
 from worker.store.jobs.repository import Jobs
@@ -54,7 +55,7 @@ class SearchedStore(RuleBasedStateMachine):
         self.clock, self.redis = FakeClock(), connect(self.url)
         self.run(self.redis.flushall())
         self.jobs = Jobs(self.redis, self.clock)
-        self.retention = Retention(self.redis, self.clock, audit_ttl=10**9, result_ttl=60)
+        self.retention = Retention(self.redis, self.clock, RetentionTimes(60, audit=10**9))
         self.secret = self.run(KeptSecrets(self.redis, self.clock).get(DIGEST))
 
     def run(self, what):

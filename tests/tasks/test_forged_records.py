@@ -22,9 +22,10 @@ from worker.audit.keys import TrustedKeys
 from worker.audit.report import Report
 from worker.clock import Clock
 from worker.store import codec, keys
-from worker.store.apps import SCOPES, Apps, new_key
+from worker.store.apps import SCOPES, Apps
 from worker.store.audit.verification import TrailVerification
 from worker.store.jobs.stored_job import AppLimits
+from worker.store.key_text import new_key
 from worker.store.lifecycle.record_verification import RecordVerification
 
 pytestmark = pytest.mark.skipif(PLAIN, reason="without master keys whoever writes to Redis is believed")

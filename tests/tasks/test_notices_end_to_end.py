@@ -113,7 +113,7 @@ async def test_the_end_user_of_a_block_is_shut_out_once(redis, valkey_url):
             shut.append((app, notice.safety_identifier))
 
         provider = Provider("sk-x", running.stage.sim.url)
-        board = NoticeProcessor(redis, SafetyNotices(redis, 1000), provider, Clock(), shut_out)
+        board = NoticeProcessor(redis, SafetyNotices(redis, 1000), lambda _: provider, Clock(), shut_out)
         webhooks = running.stage.sim.world.webhooks
         data = {"safety_identifier": job.safety_identifier, "safety_category": "cyber", "request_id": "req_unknown"}
         await webhooks.emit("safety_identifier.blocked", data, "duplicate")

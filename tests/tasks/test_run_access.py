@@ -28,8 +28,8 @@ def now() -> datetime:
 
 async def set_row(worker: WorkerProcess, model: str, row: ModelAccess) -> None:
     """What is known of the model, in Redis and in this worker."""
-    await worker.components.context.access.store.change(model, lambda _: row)
-    await worker.components.context.access.refresh()
+    await worker.components.accounts.all[0].access.store.change(model, lambda _: row)
+    await worker.components.accounts.all[0].access.refresh()
 
 
 async def deny(worker: WorkerProcess, *models: str) -> None:
@@ -44,7 +44,7 @@ async def knows(
     worker: WorkerProcess, what: str, model: str, condition: Callable[[ModelAccess], object]
 ) -> ModelAccess:
     async def look() -> ModelAccess | None:
-        row = (await worker.components.context.access.store.all()).get(model, ModelAccess())
+        row = (await worker.components.accounts.all[0].access.store.all()).get(model, ModelAccess())
         return row if condition(row) else None
 
     row: ModelAccess = await until(what, look)
@@ -55,7 +55,7 @@ async def is_skipped(worker: WorkerProcess, model: str) -> ModelAccess:
     row = await knows(worker, f"{model} to be skipped", model, lambda access: access.skipped)
 
     async def here() -> bool:
-        return model in worker.components.context.access.denied
+        return model in worker.components.accounts.all[0].access.denied
 
     await until("this worker to know", here)
     return row
@@ -144,10 +144,10 @@ async def test_a_grant_that_appears_is_used_without_a_restart(redis: ArqRedis, v
         await stage.settled(await stage.submit("go"))
         await is_skipped(one, SOL)
         await is_skipped(other, SOL)
-        skipped = (await one.components.context.access.store.all())[SOL]
+        skipped = (await one.components.accounts.all[0].access.store.all())[SOL]
         stage.sim.deny()
         before = probe_count(stage, SOL)
-        await one.components.context.access.store.change(
+        await one.components.accounts.all[0].access.store.change(
             SOL, lambda row: row.evolve(next_probe_at=now())
         )  # half a minute goes by
         row = await knows(one, "the grant to be seen", SOL, lambda access: access.status == "ok")
@@ -158,7 +158,9 @@ async def test_a_grant_that_appears_is_used_without_a_restart(redis: ArqRedis, v
         assert probe_count(stage, SOL) == before + 1, "one of two workers asks"
 
         async def both_know() -> bool:
-            return not one.components.context.access.denied and not other.components.context.access.denied
+            return (
+                not one.components.accounts.all[0].access.denied and not other.components.accounts.all[0].access.denied
+            )
 
         await until("both workers to know", both_know)
         job = await stage.settled(await stage.submit("go"))
@@ -172,7 +174,9 @@ async def test_the_wait_doubles_while_the_denial_lasts(redis: ArqRedis, valkey_u
         await deny(worker, SOL)
         for tries, seconds in ((2, 60), (3, 120), (4, 240), (5, 480), (6, 600), (7, 600)):
             before = now()
-            await worker.components.context.access.store.change(SOL, lambda row: row.evolve(next_probe_at=now()))
+            await worker.components.accounts.all[0].access.store.change(
+                SOL, lambda row: row.evolve(next_probe_at=now())
+            )
 
             def again(access: ModelAccess, tries: int = tries) -> bool:
                 return access.tries == tries
@@ -219,7 +223,7 @@ async def test_a_probe_alone_skips_nothing(redis: ArqRedis, valkey_url: str) -> 
         worker = await stage.worker()  # its cron probes at the start
         await knows(worker, "the probe", SOL, lambda access: access.status == "not_granted")
         stage.sim.deny()
-        await worker.components.context.access.refresh()
+        await worker.components.accounts.all[0].access.refresh()
         job = await stage.settled(await stage.submit("go"))
         assert [a.model for a in job.attempts] == [SOL]
         row = await knows(worker, "the answer to be noted", SOL, lambda access: access.status == "ok")
@@ -235,7 +239,7 @@ async def test_an_answer_is_noted_once(redis: ArqRedis, valkey_url: str) -> None
         for _ in range(3):
             await stage.settled(await stage.submit("go"))
         await stage.stop(worker)
-        assert (await worker.components.context.access.store.all())[SOL] == row
+        assert (await worker.components.accounts.all[0].access.store.all())[SOL] == row
         assert stage.sim.calls()["models"] == 0
 
 
@@ -245,7 +249,7 @@ async def test_another_models_answer_proves_nothing(redis: ArqRedis, valkey_url:
         job = await stage.settled(await stage.submit("[[sim: rerouted]] go"))
         assert job.served_model != SOL
         await stage.stop(worker)
-        assert await worker.components.context.access.store.all() == {}
+        assert await worker.components.accounts.all[0].access.store.all() == {}
 
 
 @pytest.mark.parametrize("action", ["offer", "switch", "race", "draft"])

@@ -27,12 +27,15 @@ from worker.store import keys
 from worker.store.admission.appeal_notes import AppealNotes
 from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.apps import SCOPES, Apps
+from worker.store.audit.acts import Actor
 from worker.store.audit.content_reads import ContentReads
-from worker.store.audit.legal_holds import LegalHolds
 from worker.store.connection.pool import keyring_of
 from worker.store.console_access import ConsoleAccess
+from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.lifecycle.legal_holds import LegalHolds
 from worker.store.provider.safety_notices import SafetyNotices
+from worker.store.stats.worker_registry import record_heartbeat
 from worker.tasks.maintenance import sweeper
 
 QUICK = "[[sim: normal tokens=3]] hello"
@@ -100,7 +103,9 @@ FLEETING = {
         (keys.webhook_refused("job_x"), keys.warning("x"), keys.access_probe_lock("x"), keys.account_state("account")),
         "string",
     ),
-    **dict.fromkeys((keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x")), "string"),
+    **dict.fromkeys(
+        (keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x"), keys.account_scope("x")), "string"
+    ),
     **dict.fromkeys((keys.callers("acme", "x"), keys.CONVERSATION + "acme:conv_x"), "hash"),
     keys.API_PROCESSES: "zset",
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE), "set"),
@@ -301,15 +306,17 @@ async def fill(vigil: Living) -> None:
     assert (await app.post("/v1/quarantine", json={"end_user": "mallory"})).status_code in (200, 201)
     await app.post("/v1/quarantine", json={"end_user": "bob"})
     await app.delete("/v1/quarantine/bob")
+    elsewhere = {"running": 0, "draining": False, "circuits": ["key:elsewhere"], "beat_at": next_week()}
+    await record_heartbeat(redis, clock, "elsewhere", elsewhere)  # else nobody has the account of that circuit
     await CircuitBreaker(redis, "key:elsewhere").trip("job_x", "quota_exhausted")
-    await LegalHolds(redis, clock, 1000).place(done, by="key", why="a case")
+    await LegalHolds(redis, clock, RetentionTimes(1000)).place(done, actor=Actor("key"), why="a case")
     for one in (done, blocked):
 
         async def settled(one: str = one) -> bool:
             return (await vigil.running.view(one))["status"] in ("completed", "blocked", "failed")
 
         await until("jobs to settle", settled)
-    await ContentReads(redis, clock).record("acme", done, "output", by="key", session="s")
+    await ContentReads(redis, clock).record("acme", done, "output", Actor("key"), "s")
     await AppealNotes(redis, clock).add("acme", "x", "asks again", by="key")
     await StreamedChunks(redis, 1000).grow(done, 1, 3)
     await redis.hset(keys.streamed_chunks(done), 1, 3)

@@ -37,12 +37,14 @@ class Ingest:
 
     @property
     def spans(self) -> list[dict[str, Any]]:
-        """Every span, its attributes as plain values."""
-        return [
-            {**span, "attributes": {name: one["value"] for name, one in span.get("attributes", {}).items()}}
-            for batch in self.items("span")
-            for span in batch["items"]
-        ]
+        """Every transaction and every span in one, alike: name, op, status, ids, attributes."""
+        found = []
+        for one in self.items("transaction"):
+            trace = one["contexts"]["trace"]
+            times = {key: one[key] for key in ("start_timestamp", "timestamp")}
+            found.append({**trace, **times, "name": one["transaction"], "attributes": trace.get("data", {})})
+            found += [{**span, "name": span["description"], "attributes": span["data"]} for span in one["spans"]]
+        return found
 
     @property
     def events(self) -> list[dict[str, Any]]:

@@ -124,6 +124,7 @@ def test_every_metric_of_a_process_is_moved_by_some_event(monkeypatch: pytest.Mo
         "refused": True, "reason": "hold", "code": "x", "category": "cyber", "evidence": "signalled", "count": 1,
         "outcome": "server_error", "ttft_seconds": 1, "input_tokens": 1, "cost_usd": 1, "resumed": 1, "slots": 1,
         "result": "delivered", "lag_seconds": 1, "http_status": 200, "what": "event", "decided_by": "policy",
+        "account": "default",
     }  # fmt: skip
     for name in metrics_subscriber.HANDLERS:
         metrics_subscriber.observe(name, fields)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from worker.telemetry import events, sentry, sentry_issues, sentry_scrubbing
 from worker.telemetry.internal_errors import report_internal_error
 
 SECRET = "CANARY-7f1c"
+ROOT = Path(__file__).resolve().parents[2]
+RUNBOOK = ROOT / "ops" / "runbook"
 
 
 @pytest.fixture
@@ -54,16 +58,23 @@ async def idle(worker: WorkerProcess) -> None:
 
 
 def test_the_table_names_events_and_fields_that_exist() -> None:
-    for name, issue in sentry_issues.ISSUES.items():
+    for name, (cause, issue) in sentry_issues.EVENTS.items():
         row = events.EVENTS[name]
-        assert set(issue.of) <= row.fields
-        assert not issue.bug or "at" in row.fields
-        assert bool(issue.kind) != issue.bug
+        assert set(issue.of) <= row.fields, name
+        assert (cause == name) == issue.bug
+        assert ("{" in issue.title) <= bool(issue.of)
     assert set(sentry_issues.TAGS) <= events.FIELDS.keys()
-    kinds = [issue.kind for issue in sentry_issues.ISSUES.values() if issue.kind]
-    assert len(kinds) == len(set(kinds))
+    assert len({cause for cause, _ in sentry_issues.EVENTS.values()}) == len(sentry_issues.EVENTS)
     data = ("job.blocked", "job.settled", "check.started", "check.ended", "attempt.finished", "model.substituted")
-    assert not set(data) & sentry_issues.ISSUES.keys(), "blocks, checks, refusals and retries are data"
+    assert not set(data) & sentry_issues.EVENTS.keys(), "blocks, checks, refusals and retries are data"
+    pages = {issue.page for issue in sentry_issues.CAUSES.values()}
+    assert all((RUNBOOK / f"{page}.md").exists() for page in pages)
+
+
+def test_every_internal_error_that_the_code_reports_is_in_the_table() -> None:
+    sources = [path.read_text() for room in ("api", "worker") for path in (ROOT / room).rglob("*.py")]
+    reported = {name for text in sources for name in re.findall(r'report_internal_error\(\s*"([a-z.]+)"', text)}
+    assert {name for name, (_, issue) in sentry_issues.EVENTS.items() if issue.bug} == reported
 
 
 async def test_a_bug_in_a_run_is_one_event_without_content(stage: Stage, ingest: Ingest) -> None:
@@ -76,7 +87,7 @@ async def test_a_bug_in_a_run_is_one_event_without_content(stage: Stage, ingest:
         except ValueError as error:
             raise RuntimeError(f"could not read {prompt}") from error
 
-    worker.components.context.access.observe = broken  # type: ignore[method-assign]
+    worker.components.accounts.all[0].access.observe = broken  # type: ignore[method-assign]
     job_id = await stage.submit(f"[[sim: normal]] {SECRET}")
     assert (await stage.settled(job_id)).status.value == "failed"
     await idle(worker)
@@ -89,9 +100,9 @@ async def test_a_bug_in_a_run_is_one_event_without_content(stage: Stage, ingest:
     frames = error["stacktrace"]["frames"]
     assert any(frame["module"] == "worker.tasks.execution.job_run" and frame["in_app"] for frame in frames)
     assert not any("vars" in frame or "context_line" in frame for frame in frames)
-    assert event["fingerprint"][:2] == ["bug", "RuntimeError"]
-    (run,) = [span for span in ingest.spans if span["name"] == "vigil.run"]
-    assert (run["attributes"]["vigil.ended"], run["status"]) == ("failed", "error")
+    assert event["fingerprint"][:2] == ["run.broke", "RuntimeError"]
+    (run,) = [span for span in ingest.spans if span["op"] == "queue.process"]
+    assert (run["attributes"]["vigil.ended"], run["status"]) == ("failed", "internal_error")
     assert event["contexts"]["trace"]["trace_id"] == run["trace_id"]
 
 
@@ -103,7 +114,7 @@ async def test_lost_access_is_one_event_per_model(stage: Stage, ingest: Ingest) 
         assert (await stage.settled(job_id)).status.value == "failed"
 
     async def skipped() -> bool:
-        return all("gpt-5.6-sol" in worker.components.context.access.denied for worker in workers)
+        return all("gpt-5.6-sol" in worker.components.accounts.all[0].access.denied for worker in workers)
 
     await until("all workers to know", skipped)
     (event,) = arrived(ingest)
@@ -123,13 +134,25 @@ async def test_a_lost_lease_is_one_event(stage: Stage, ingest: Ingest) -> None:
     assert event["fingerprint"] == ["lease-lost"]
     assert event["tags"]["job_id"] == job_id
     spans = {span["name"]: span for span in ingest.spans}
-    assert spans["vigil.run"]["attributes"]["vigil.ended"] == "lost"
+    assert spans["queue.process"]["attributes"]["vigil.ended"] == "lost"
     call = spans["responses gpt-5.6-sol"]["attributes"]
     assert call["safety.outcome"] == "lost", "its span is closed although nobody was told how it ended"
 
 
+async def test_a_lost_job_is_one_event(stage: Stage, ingest: Ingest) -> None:
+    job_id = await stage.submit(SECRET)
+    await stage.redis.hset(keys.job(job_id), "rec", f'{{"{SECRET}')
+    worker = await stage.worker()
+    assert (await stage.settled(job_id)).error.code == "record_unreadable"
+    await worker.components.incident_reporter.report()
+    by_cause = {event["tags"]["vigil.cause"]: event for event in arrived(ingest)}
+    assert by_cause.keys() == {"job-lost", "record-unreadable"}, "the job, and the value that it stood in"
+    assert by_cause["job-lost"]["tags"]["job_id"] == job_id
+    assert by_cause["job-lost"]["contexts"]["incident"]["count"] == 1
+
+
 async def test_a_dead_receiver_is_one_event_that_does_not_name_it(stage: Stage, ingest: Ingest) -> None:
-    await stage.worker()
+    worker = await stage.worker()
     with Receiver(status=500) as receiver:
         client_job = await _with_webhook(stage, receiver.url)
 
@@ -138,13 +161,28 @@ async def test_a_dead_receiver_is_one_event_that_does_not_name_it(stage: Stage, 
             return any(json.loads(one)["state"] == "exhausted" for one in kept)
 
         await until("the message to be given up", exhausted)
+        await stage.stop(worker)  # its last try is over, with the trace of it
         assert len(receiver.got) == 2
     (event,) = arrived(ingest)
     assert event["fingerprint"] == ["webhook-dead", sentry_issues.digest("127.0.0.1")]
     assert (event["level"], event["tags"]["job_id"]) == ("warning", client_job)
     assert "CANARY-query" not in ingest.everything()
-    tries = [span for span in ingest.spans if span["name"] == "webhook.deliver"]
-    assert [(s["status"], s["attributes"]["vigil.result"]) for s in tries] == [("error", "failed")] * 2
+    tries = [span for span in ingest.spans if span["op"] == "http.client"]
+    assert [(s["status"], s["attributes"]["vigil.result"]) for s in tries] == [("internal_error", "failed")] * 2
+
+
+async def test_a_receiver_that_refuses_for_good_is_an_issue_of_its_own(stage: Stage, ingest: Ingest) -> None:
+    worker = await stage.worker()
+    with Receiver(status=410) as receiver:
+        await _with_webhook(stage, receiver.url)
+        await until("its refusal", lambda: _true(bool(receiver.got)))
+        await stage.stop(worker)
+    (event,) = arrived(ingest)
+    assert event["fingerprint"] == ["webhook-gone", sentry_issues.digest("127.0.0.1")]
+
+
+async def _true(value: bool) -> bool:
+    return value
 
 
 async def _with_webhook(stage: Stage, url: str) -> str:
@@ -234,7 +272,7 @@ async def test_an_interrupted_run_closes_its_spans(stage: Stage, ingest: Ingest)
     assert (await stage.settled(job_id)).status.value == "completed"
     await idle(second)
     assert arrived(ingest) == []
-    runs = [span["attributes"] for span in ingest.spans if span["name"] == "vigil.run"]
+    runs = [span["attributes"] for span in ingest.spans if span["op"] == "queue.process"]
     assert [(r["vigil.ended"], r["messaging.message.retry.count"]) for r in runs] == [
         ("interrupted", 0),
         ("completed", 1),
@@ -278,7 +316,7 @@ def test_of_an_event_of_ours_only_listed_parts_leave() -> None:
         "user": {"id": SECRET},
         "breadcrumbs": [SECRET], "modules": {SECRET: "1"}, "server_name": SECRET, "transaction": SECRET,
         "contexts": {"trace": {"trace_id": "t", "data": SECRET}, "runtime": {"name": SECRET}},
-        "tags": {"vigil.event": "run.broke", "job_id": "job_1", SECRET: SECRET},
+        "tags": {"vigil.event": "run.broke", "vigil.cause": "run.broke", "job_id": "job_1", SECRET: SECRET},
         "exception": {"values": [{"type": "E", "value": "", "stacktrace": {"frames": [frame]}, "mechanism": SECRET}]},
     }  # fmt: skip
     scrubbed = sentry_scrubbing.event(sent)
@@ -288,13 +326,26 @@ def test_of_an_event_of_ours_only_listed_parts_leave() -> None:
     ]
 
 
-def test_of_a_span_only_listed_attributes_leave_and_its_name_is_one_of_ours() -> None:
-    scrubbed = sentry_scrubbing.span(
-        {"name": SECRET + " x", "attributes": {"process.command_args": [SECRET], "vigil.attempt": 1}}
-    )
-    assert scrubbed == {"name": "other", "attributes": {"vigil.attempt": 1}}
-    assert sentry_scrubbing.span({"name": "responses gpt-5.6-sol"})["name"] == "responses gpt-5.6-sol"
-    assert sentry_scrubbing.identifier_or_other("a prompt as a model") == "other"
+def test_of_a_transaction_only_listed_parts_leave_and_names_are_ours() -> None:
+    span = {
+        "op": "x",
+        "description": SECRET + " x",
+        "data": {"db.statement": SECRET, "vigil.attempt": 1},
+        "tags": SECRET,
+    }
+    scrubbed = sentry_scrubbing.transaction(
+        {
+            "type": "transaction", "transaction": SECRET, "request": {"data": SECRET}, "extra": SECRET, "tags": SECRET,
+            "breadcrumbs": [SECRET], "measurements": SECRET, "user": {"id": SECRET}, "server_name": SECRET,
+            "contexts": {"trace": {"trace_id": "t", "description": SECRET, "data": {SECRET: SECRET}}, "x": SECRET},
+            "spans": [span, {"op": "gen_ai.responses", "description": "responses gpt-5.6-sol"}],
+        }
+    )  # fmt: skip
+    assert SECRET not in repr(scrubbed)
+    assert scrubbed["transaction"] == "other"
+    names = [(one["description"], one["data"]) for one in scrubbed["spans"]]
+    assert names == [("other", {"vigil.attempt": 1}), ("responses gpt-5.6-sol", {})]
+    assert sentry_issues.identifier_or_other("a prompt as a model") == "other"
 
 
 def test_a_store_that_is_away_may_say_so_in_its_own_words(ingest: Ingest, valkey_url: str) -> None:

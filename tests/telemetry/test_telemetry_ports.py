@@ -159,7 +159,7 @@ async def test_the_queue_is_told_from_redis_and_names_nobody(
         assert found['vigil_queue_depth{state="queued"}'] == 3
         assert found["vigil_redis_up"] == 1
         assert found["vigil_workers_alive"] == 0
-        assert found['vigil_account_state{account="normal"}'] == 1
+        assert found['vigil_account_state{account="normal",provider_account="default"}'] == 1
         assert 0 <= found["vigil_queue_oldest_age_seconds"] < LIMIT
         assert found["vigil_redis_used_memory_bytes"] > 0
         await stage.worker()

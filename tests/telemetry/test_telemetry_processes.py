@@ -16,6 +16,7 @@ from worker.clock import Clock
 from worker.store.apps import SCOPES, Apps
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CALLER = "00f067aa0ba902b7"
 SECRETS = ("CANARY", "sk-chaos", "whsec_", "harbour", "patient host", "lighthouse", "librarian")
 
 
@@ -40,7 +41,7 @@ class ProcessStack:
             "webhook": {"url": self.receiver.url, "events": ["job.completed", "job.blocked", "job.expired"]},
             **more,
         }
-        sent = {"sentry-trace": f"{TRACE}-00f067aa0ba902b7-1", "X-Unlisted": "CANARY-header"}
+        sent = {"sentry-trace": f"{TRACE}-{CALLER}-1", "X-Unlisted": "CANARY-header"}
         answer = await self.ask("POST", "/v1/jobs", json=body, headers=sent)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
@@ -85,15 +86,18 @@ async def test_processes_tell_one_trace_and_no_content(tmp_path: Path) -> None:
 
     spans = ingest.spans
     own = [span for span in spans if span["trace_id"] == TRACE]
-    assert {span["attributes"]["sentry.op"] for span in own} == {
-        "http.server", "queue.publish", "queue.process", "gen_ai.responses", "http.client",
+    assert {span["op"] for span in own} == {
+        "http.server", "queue.publish", "queue.task", "queue.process", "gen_ai.responses", "db", "http.client",
     }  # fmt: skip
     runs = [
-        s["attributes"] for s in own if s["name"] == "vigil.run" and s["attributes"]["messaging.message.id"] == killed
+        s["attributes"] for s in own if s["op"] == "queue.process" and s["attributes"]["messaging.message.id"] == killed
     ]
     assert [(run["vigil.ended"], run["messaging.message.retry.count"]) for run in runs] == [("completed", 1)]
+    assert runs[0]["vigil.rescued"] is True
+    parents = {span["parent_span_id"] for span in own} - {span["span_id"] for span in own}
+    assert parents == {CALLER}, "what two processes sent is one tree, although one of them was killed"
     assert {got["sentry-trace"][:32] for got in receiver.got} == {TRACE}
-    assert ingest.events == [], "a kill is a rescue, a block is data"
+    assert [event["tags"]["vigil.cause"] for event in ingest.events] == ["job-expired"], "a kill and a block are none"
     assert len(ingest.items("check_in")) >= 2
     seen = ingest.everything()
     for one in (*SECRETS, key, secret, receiver.url.partition("?")[0]):

@@ -76,10 +76,13 @@ class TracedStack:
             await until("the webhook", lambda: _true(len(self.receiver.got) > sent))
 
         async def ended() -> bool:
-            return not any(worker.runs for worker, _, _ in self.stage._workers)
+            busy = (worker.runs or worker.components.dispatcher._sending for worker, _, _ in self.stage._workers)
+            return not any(busy)
 
-        await until("the run to let go", ended)
         await until("the delivery's receipt", lambda: self._kept(job_id))
+        await until("the run and the delivery to let go", ended)
+        for worker, _, _ in self.stage._workers:
+            await worker.components.incident_reporter.report()
 
     async def _kept(self, job_id: str) -> bool:
         client = await self.api.client()
@@ -109,6 +112,28 @@ async def stack(
 def check_canaries(ingest: Ingest) -> None:
     text = ingest.everything()
     assert not {what for what, secret in SECRETS.items() if secret in text}
+
+
+ANSWERS = ("completed", "refused", "blocked")
+
+
+def ordinary_format(ingest: Ingest) -> None:
+    """Every part of the trace came as a transaction event with its spans, as every Sentry reads it."""
+    assert ingest.items("span") == []
+    for one in ingest.items("transaction"):
+        assert one["type"] == "transaction"
+        assert one["start_timestamp"] <= one["timestamp"]
+        assert {"trace_id", "span_id", "op", "status"} <= one["contexts"]["trace"].keys()
+        for span in one["spans"]:
+            assert span["trace_id"] == one["contexts"]["trace"]["trace_id"]
+            assert one["start_timestamp"] <= span["start_timestamp"] <= span["timestamp"] <= one["timestamp"]
+
+
+def one_tree(spans: list[dict[str, Any]], root: str) -> None:
+    """All spans hang together below `root`, the caller's."""
+    parents = {span["span_id"]: span["parent_span_id"] for span in spans}
+    assert len(parents) == len(spans)
+    assert set(parents.values()) - parents.keys() == {root}
 
 
 CASES = [
@@ -143,30 +168,38 @@ async def test_one_trace_in_every_outcome(
     assert {span["trace_id"] for span in spans} == {TRACE}
     by_op: dict[str, list[dict[str, Any]]] = {}
     for span in spans:
-        by_op.setdefault(span["attributes"]["sentry.op"], []).append(span)
+        by_op.setdefault(span["op"], []).append(span)
     (served,), (published,) = by_op["http.server"], by_op["queue.publish"]
     assert served["parent_span_id"] == CALLER[33:49]
     assert published["parent_span_id"] == served["span_id"]
     assert published["attributes"]["messaging.message.id"] == job_id
     assert served["attributes"]["http.response.status_code"] == 202
+    ordinary_format(stack.ingest)
+    one_tree(spans, root=CALLER[33:49])
+    tasks = {task["span_id"]: task for task in by_op["queue.task"]}
+    assert {task["parent_span_id"] for task in tasks.values()} == {published["span_id"]}
     for run in by_op["queue.process"]:
-        assert run["parent_span_id"] == published["span_id"]
+        assert tasks[run["parent_span_id"]]["name"] == "vigil.run"
         assert run["attributes"]["messaging.message.receive.latency"] >= 0
         assert run["attributes"]["messaging.destination.name"] == "vigil"
     last = by_op["queue.process"][-1]
     assert last["attributes"]["vigil.status"] == status
-    assert last["status"] == ("error" if status in ("failed", "expired") else "ok")
+    assert last["status"] == {"failed": "internal_error", "expired": "deadline_exceeded"}.get(status, "ok")
+    assert [task["status"] for task in tasks.values() if task["name"] == "vigil.run"][-1] == last["status"]
     calls = by_op["gen_ai.responses"]
     assert [call["attributes"]["safety.outcome"] for call in calls] == outcomes
     runs = {run["span_id"] for run in by_op["queue.process"]}
     assert {call["parent_span_id"] for call in calls} <= runs
     assert {call["name"] for call in calls} <= {"responses gpt-5.6-sol", "responses gpt-5.6-luna"}
+    assert {call["status"] for call in calls if call["attributes"]["safety.outcome"] in ANSWERS} <= {"ok"}
+    assert {commit["parent_span_id"] for commit in by_op["db"]} == runs
     (delivery,) = by_op["http.client"]
-    assert delivery["parent_span_id"] == published["span_id"]
+    assert tasks[delivery["parent_span_id"]]["name"] == "webhook.deliver"
     assert delivery["attributes"]["vigil.result"] == "delivered"
     assert stack.receiver.got[0]["sentry-trace"].startswith(TRACE)
     assert "baggage" not in stack.receiver.got[0]
-    assert stack.ingest.events == [], "an outcome is data, not an issue"
+    issues = [event["tags"]["vigil.cause"] for event in stack.ingest.events]
+    assert issues == {"failed": ["job-failed"], "expired": ["job-expired"]}.get(status, []), "a block is data"
     check_canaries(stack.ingest)
 
 
@@ -175,7 +208,7 @@ async def test_what_a_call_was_like_stands_on_its_span(stack: TracedStack) -> No
     await stack.over(job_id, "completed")
     job = await stack.stage.job(job_id)
     sentry.stop()
-    (call,) = [s for s in stack.ingest.spans if s["attributes"]["sentry.op"] == "gen_ai.responses"]
+    (call,) = [s for s in stack.ingest.spans if s["op"] == "gen_ai.responses"]
     attributes, attempt = call["attributes"], job.attempts[0]
     assert attributes["gen_ai.request.model"] == attributes["gen_ai.response.model"] == "gpt-5.6-sol"
     assert attributes["gen_ai.usage.output_tokens"] == attempt.usage.output_tokens > 0
@@ -185,7 +218,7 @@ async def test_what_a_call_was_like_stands_on_its_span(stack: TracedStack) -> No
     assert attributes["safety.check.seconds"] > 0
     assert attributes["gen_ai.response.time_to_first_token"] >= attributes["safety.check.seconds"]
     assert attributes["model.substituted"] is False
-    assert call["end_timestamp"] > call["start_timestamp"]
+    assert call["timestamp"] > call["start_timestamp"]
 
 
 async def test_each_job_of_a_worker_has_a_trace_of_its_own(stack: TracedStack) -> None:
@@ -194,11 +227,22 @@ async def test_each_job_of_a_worker_has_a_trace_of_its_own(stack: TracedStack) -
         await stack.over(job_id, "completed")
     sentry.stop()
     runs = {
-        s["attributes"]["messaging.message.id"]: s["trace_id"] for s in stack.ingest.spans if s["name"] == "vigil.run"
+        s["attributes"]["messaging.message.id"]: s["trace_id"] for s in stack.ingest.spans if s["op"] == "queue.process"
     }
     assert runs.keys() == set(ids)
     assert len(set(runs.values())) == 4
     assert not any("sentry-trace" in got for got in stack.receiver.got), "an app that traces nothing is sent nothing"
+
+
+async def test_w3cs_traceparent_is_continued_and_given_back(stack: TracedStack) -> None:
+    job_id = await stack.submit("[[sim: normal]]", {"traceparent": f"00-{TRACE}-{CALLER[33:49]}-01"})
+    await stack.over(job_id, "completed")
+    sentry.stop()
+    one_tree(stack.ingest.spans, root=CALLER[33:49])
+    (got,) = stack.receiver.got
+    assert got["traceparent"].startswith(f"00-{TRACE}-")
+    assert got["traceparent"].endswith("-01")
+    assert "sentry-trace" not in got, "it speaks W3C"
 
 
 async def test_a_cancelled_job_closes_its_spans(stack: TracedStack) -> None:
@@ -208,7 +252,7 @@ async def test_a_cancelled_job_closes_its_spans(stack: TracedStack) -> None:
     assert (await client.post(f"/v1/jobs/{job_id}/cancel")).status_code in (200, 202)
     await stack.over(job_id, "cancelled")
     sentry.stop()
-    (call,) = [s for s in stack.ingest.spans if s["attributes"]["sentry.op"] == "gen_ai.responses"]
+    (call,) = [s for s in stack.ingest.spans if s["op"] == "gen_ai.responses"]
     assert (call["trace_id"], call["attributes"]["safety.outcome"]) == (TRACE, "cancelled")
     check_canaries(stack.ingest)
 

@@ -81,6 +81,16 @@ def last_output_digest(bodies: Sequence[Mapping[str, Any]]) -> tuple[bool, str |
 
 
 def is_held(bodies: Iterable[Mapping[str, Any]]) -> bool | None:
-    """Return whether a legal hold is in force by these audit records; None if they say nothing of any."""
-    acts = [body.get("type") for body in bodies if body.get("type") in (HOLD, RELEASE)]
-    return acts[-1] == HOLD if acts else None
+    """Return whether a legal hold is in force by these audit records of its job or app; None if they say nothing."""
+    return holds_of(bodies).get(None)
+
+
+def holds_of(bodies: Iterable[Mapping[str, Any]]) -> dict[str | None, bool]:
+    """Return whether holds are in force by these audit records: that of their job or app by None, those of its end
+    users by safety identifier.
+    """
+    found: dict[str | None, bool] = {}
+    for body in bodies:
+        if body.get("type") in (HOLD, RELEASE):
+            found[(body.get("data") or {}).get("safety_identifier")] = body["type"] == HOLD
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.catalogue import dollars
 from worker.jobs.events import AttemptStarted, Event, OfferAccepted
 from worker.jobs.record import Attempt, Check, Disclosure, Job, JobError
@@ -92,6 +93,7 @@ def _call(attempt: Attempt) -> dict[str, Any]:
         **({"price": attempt.price.model_dump(mode="json")} if attempt.price is not None else {}),
         **({"unfiltered": True} if "unfiltered" in attempt.flags else {}),
         "egress_proxy": attempt.proxied,
+        **({"account": attempt.account} if attempt.account != DEFAULT_ACCOUNT else {}),
         "latency_ms": {
             "provider": attempt.processing_ms,
             "first_event": _ms(attempt.started_at, attempt.first_event_at),

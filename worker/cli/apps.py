@@ -1,21 +1,28 @@
-"""`vigil apps`: the weight and the limit of each app. Uses Redis directly, like `vigil keys`."""
+"""`vigil apps`: the weight, the limit and the retention of each app. Uses Redis directly, like `vigil keys`."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from dataclasses import asdict
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
+from worker.cli.acting import By, actor_of
 from worker.cli.errors import EXIT_USAGE, CliError
-from worker.cli.keys import with_apps
+from worker.cli.keys import open_redis, with_apps
 from worker.cli.rendering import print_columns
+from worker.cli.times import parse_seconds
+from worker.clock import Clock
 from worker.jobs.errors import Refused
+from worker.settings_loader import load
+from worker.store.admission.app_retention import KINDS, AppRetention, bounds_of, effective
 from worker.store.apps import App
+from worker.store.lifecycle.retention_change import RetentionChange
 
 group = typer.Typer(
-    help="List apps, set weights and limits.",
+    help="List apps, set weights, limits and retention.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,7 +39,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     """List apps with their weights and limits. Every app with a key is listed."""
     found = with_apps(lambda apps: apps.list_apps())
     if as_json:
-        print(json.dumps({"object": "list", "data": [asdict(one) for one in found]}, indent=2))
+        print(json.dumps({"object": "list", "data": [_to_json(one) for one in found]}, indent=2))
     elif not found:
         print("There are no apps; `vigil keys create --app NAME` makes one.")
     else:
@@ -56,6 +63,7 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Change an app's weight or limit. It applies to every job that starts from now on."""
@@ -66,13 +74,84 @@ def set_(
         raise CliError("--max-running must be a whole number or the word default", EXIT_USAGE)
     limit = int(max_running) if max_running is not None and not default else None
     try:
-        app = with_apps(lambda apps: apps.set_limits(name, weight=weight, max_running=limit, default_max=default))
+        app = with_apps(lambda apps: apps.set_limits(name, weight=weight, max_running=limit, default_max=default), by)
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     if as_json:
-        print(json.dumps(asdict(app), indent=2))
+        print(json.dumps(_to_json(app), indent=2))
     else:
         print(f"{app.name}: weight {app.weight:g}, running at once: {_limit_text(app)}")
+
+
+@group.command("retention")
+def retention(
+    name: Annotated[str, typer.Argument(metavar="APP", help="The app's name, as `vigil apps list` shows it.")],
+    result: Annotated[
+        str | None,
+        typer.Option(
+            metavar="3d|default", help="How long jobs and answers are kept after the end.", show_default=False
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="1d|default", help="How long prompts are kept after the end.", show_default=False),
+    ] = None,
+    audit: Annotated[
+        str | None, typer.Option(metavar="400d|default", help="How long audit records are kept.", show_default=False)
+    ] = None,
+    by: By = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show or set how long what belongs to an app is kept.
+
+    Within the bounds of VIGIL_RESULT_TTL, VIGIL_PROMPT_TTL, VIGIL_AUDIT_TTL and VIGIL_AUDIT_MAX_TTL. It applies to new
+    jobs and to those that there are: what is over by the new times is removed at once, unless a legal hold keeps it.
+    """
+    given = {"result": result, "prompt": prompt, "audit": audit}
+    changes = {
+        kind: None if text == "default" else parse_seconds(f"--{kind}", text)
+        for kind, text in given.items()
+        if text is not None
+    }
+    settings = load()
+
+    async def work() -> AppRetention:
+        async with open_redis(settings) as redis:
+            change = RetentionChange(redis, Clock(), settings)
+            own = await change.own(name)
+            if changes:
+                own = replace(own, **changes)
+                await change.set(name, own, actor_of(by))
+                await change.apply(name, own)
+            return own
+
+    try:
+        own = asyncio.run(work())
+    except Refused as error:
+        raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
+    times, bounds = effective(own, settings), bounds_of(settings)
+    if as_json:
+        shown = {
+            kind: {"seconds": times[kind], "own": getattr(own, kind), "minimum": least, "maximum": most}
+            for kind, (least, most, _) in bounds.items()
+        }
+        print(json.dumps({"app": name, **shown}, indent=2))
+        return
+    print(name)
+    for kind in KINDS:
+        whose = " (the default)" if getattr(own, kind) is None else ""
+        print(f"  {kind:<7} {_time_text(times[kind])}{whose}, at most {_time_text(bounds[kind].most)}")
+
+
+def _time_text(seconds: int) -> str:
+    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} seconds"
+
+
+def _to_json(app: App) -> dict[str, Any]:
+    return {"name": app.name, "weight": app.weight, "max_running": app.max_running}
 
 
 def _limit_text(app: App) -> str:

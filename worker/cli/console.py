@@ -12,7 +12,7 @@ from worker.cli.errors import CliError
 from worker.cli.keys import open_redis
 from worker.cli.processes import address
 from worker.cli.profile import load_profile
-from worker.clock import Clock
+from worker.clock import Clock, to_ms
 from worker.settings import Settings
 from worker.settings_loader import load
 from worker.store.apps import ApiKey, Apps
@@ -23,7 +23,7 @@ from worker.store.console_access import LINK_SECONDS, ConsoleAccess
 async def console_link(redis: Redis, key: str, base: str) -> str | None:
     """Return a link below `base` that logs in once as this API key; None if the key is not live."""
     found = await Apps(redis, Clock()).find(key)
-    return None if found is None or found.revoked_at else await _link(redis, found.id, base)
+    return None if found is None or not found.is_live(to_ms(Clock().now())) else await _link(redis, found.id, base)
 
 
 async def _link(redis: Redis, key_id: str, base: str) -> str:
@@ -35,7 +35,7 @@ async def _create(settings: Settings, base: str, key: str | None, key_id: str | 
     async with open_redis(settings) as redis:
         apps = Apps(redis, Clock())
         found = await apps.find_by_id(key_id) if key_id else await apps.find(key or "")
-        if found is None or found.revoked_at:
+        if found is None or not found.is_live(to_ms(Clock().now())):
             raise CliError("there is no such live key; `vigil keys list` shows them, `vigil keys create` makes one")
         return await _link(redis, found.id, base), found
 

@@ -7,15 +7,16 @@ import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from worker.cli.acting import By, actor_of
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from worker.cli.processes import with_redis
 from worker.cli.rendering import clean, print_columns
-from worker.clock import Clock
+from worker.cli.times import parse_end
+from worker.clock import Clock, from_ms, to_ms
 from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import Refused
 from worker.jobs.timestamps import iso_utc
@@ -24,8 +25,10 @@ from worker.settings_loader import load
 from worker.store.admission.app_quota import MAX_BYTES, MAX_WAITING, AppQuota, QuotaUse
 from worker.store.admission.rate_limit import MAX_RATE, RateLimit
 from worker.store.apps import SCOPES, ApiKey, Apps, RefusedKey
+from worker.store.audit.acts import ROTATED, Acts
 from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
+from worker.store.key_uses import KeyUses
 from worker.store.lifecycle.key_rotation import KeyRotation
 
 T = TypeVar("T")
@@ -66,36 +69,39 @@ async def open_redis(settings: Settings) -> AsyncIterator[Redis]:
 
 
 @asynccontextmanager
-async def open_apps(settings: Settings) -> AsyncIterator[Apps]:
-    """Open the apps and keys in the Redis of the settings."""
+async def open_apps(settings: Settings, by: str = "") -> AsyncIterator[Apps]:
+    """Open the apps and keys in the Redis of the settings; `by`: who changes them."""
     async with open_redis(settings) as redis:
-        yield Apps(redis, Clock())
+        yield Apps(redis, Clock(), actor_of(by))
 
 
-def with_apps(work: Callable[[Apps], Awaitable[T]]) -> T:
-    """Run `work` on the Redis of the settings and return its result."""
+def with_apps(work: Callable[[Apps], Awaitable[T]], by: str = "") -> T:
+    """Run `work` on the Redis of the settings and return its result; what it changes is recorded as done by `by`."""
 
     async def go() -> T:
-        async with open_apps(load()) as apps:
+        async with open_apps(load(), by) as apps:
             return await work(apps)
 
     return asyncio.run(go())
 
 
-def to_json(key: ApiKey) -> dict[str, Any]:
-    """Return the public fields of a key: never the key itself."""
+def to_json(key: ApiKey, last_used: int = 0) -> dict[str, Any]:
+    """Return the public fields of a key, never the key itself; `last_used`: in ms, 0 = never."""
     return {
         "id": key.id,
         "app": key.app,
         "scopes": list(key.scopes),
         "last4": key.last4,
+        "person": key.person or None,
         "created_at": _time(key.created_at),
-        "revoked_at": _time(key.revoked_at) if key.revoked_at else None,
+        "expires_at": _time(key.expires_at),
+        "last_used_at": _time(last_used),
+        "revoked_at": _time(key.revoked_at),
     }
 
 
-def _time(ms: int) -> str:
-    return iso_utc(datetime.fromtimestamp(ms / 1000, UTC), "seconds")
+def _time(ms: int) -> str | None:
+    return iso_utc(from_ms(ms), "seconds") if ms else None
 
 
 @app.command()
@@ -111,25 +117,43 @@ def create(
             min=0, max=MAX_RATE, help="Jobs that the app may submit per minute; 0 = no limit.", show_default=False
         ),
     ] = None,
+    person: Annotated[
+        str, typer.Option("--person", help="Who has the key: a name that records of the audit trail show.")
+    ] = "",
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="90d|DATE", help="When it ends: in so many days, or at a date.", show_default=False),
+    ] = None,
+    by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make an API key. It is shown only once: Vigil stores its digest."""
+    ends = parse_end("--expires", expires, Clock().now()) if expires is not None else None
     if not name.isprintable() or not name.strip() or len(name) > _MAX_NAME_LENGTH or any(c.isspace() for c in name):
         raise CliError(f"--app is a name of 1-{_MAX_NAME_LENGTH} characters without spaces", EXIT_USAGE)
     scopes = tuple(dict.fromkeys(name for one in scope or DEFAULT_SCOPES for name in one.split(",") if name))
     unknown = [name for name in scopes if name not in SCOPES]
     if unknown or not scopes:
         raise CliError(f"unknown scope {', '.join(unknown) or repr('')}; known: {', '.join(SCOPES)}", EXIT_USAGE)
-    record, key, secret = with_apps(
-        lambda apps: apps.create_key(name, scopes, None if rate is None else RateLimit(rate))
-    )
+    limit = None if rate is None else RateLimit(rate)
+    try:
+        record, key, secret = with_apps(
+            lambda apps: apps.create_key(name, scopes, limit, person=person, expires_at=ends), by
+        )
+    except Refused as error:
+        raise CliError(error.detail, EXIT_USAGE) from None
     if as_json:
         body = {"id": record.id, "app": record.app, "key": key, "webhook_secret": secret, "scopes": list(record.scopes)}
-        print(json.dumps(body, indent=2))
+        more = {"person": record.person, "expires_at": _time(record.expires_at)}
+        print(json.dumps({**body, **{field: value for field, value in more.items() if value}}, indent=2))
         return
     print(f"app             {record.app}")
     print(f"id              {record.id}")
     print(f"scopes          {', '.join(record.scopes)}")
+    if record.person:
+        print(f"person          {clean(record.person)}")
+    if record.expires_at:
+        print(f"expires         {_time(record.expires_at)}")
     print(f"key             {key}")
     print(f"webhook secret  {secret}")
     print(
@@ -141,14 +165,17 @@ def create(
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the ids of all keys, oldest first.
 
-    Also names those that are refused, because it can't be told that Vigil wrote their records.
+    Shows who has each key, when it ends and when it was used last, to about a minute. Also names those that are
+    refused, because it can't be told that Vigil wrote their records.
     """
 
-    async def work(apps: Apps) -> tuple[list[ApiKey], list[RefusedKey]]:
-        return await apps.list_keys(), await apps.refused_keys()
+    async def work() -> tuple[list[ApiKey], list[RefusedKey], dict[str, int]]:
+        async with open_redis(load()) as redis:
+            apps = Apps(redis, Clock())
+            return await apps.list_keys(), await apps.refused_keys(), await KeyUses(redis).all()
 
-    keys, refused = with_apps(work)
-    found = [to_json(key) for key in keys]
+    keys, refused, uses = asyncio.run(work())
+    found = [to_json(key, uses.get(key.id, 0)) for key in keys]
     if as_json:
         rows_refused = [{"id": key.id, "app": key.app, "why": key.why} for key in refused]
         print(json.dumps({"object": "list", "data": found, "refused": rows_refused}, indent=2))
@@ -159,21 +186,31 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     if not found:
         print("There are no keys; `vigil keys create --app NAME` makes one.")
         return
+    now = to_ms(Clock().now())
     rows = [
-        (k["id"], k["app"], ",".join(k["scopes"]), "…" + k["last4"], k["created_at"], k["revoked_at"] or "-")
-        for k in found
+        (
+            *(k["id"], k["app"], ",".join(k["scopes"]), "…" + k["last4"], clean(k["person"] or "-")),
+            *(k["created_at"], _end_text(key, now), k["last_used_at"] or "never", k["revoked_at"] or "-"),
+        )
+        for k, key in zip(found, keys, strict=True)
     ]
-    print_columns(("ID", "APP", "SCOPES", "KEY", "CREATED", "REVOKED"), rows)
+    print_columns(("ID", "APP", "SCOPES", "KEY", "PERSON", "CREATED", "EXPIRES", "LAST USED", "REVOKED"), rows)
+
+
+def _end_text(key: ApiKey, now: int) -> str:
+    text = _time(key.expires_at) or "never"
+    return f"expired {text}" if key.is_expired(now) else text
 
 
 @app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `vigil keys list` shows it.")],
+    by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Revoke a key for good. The app's jobs stay; its other keys see them."""
     try:
-        found = to_json(with_apps(lambda apps: apps.revoke(key_id)))
+        found = to_json(with_apps(lambda apps: apps.revoke(key_id), by))
     except Refused as error:
         raise CliError(error.detail) from None
     print(json.dumps(found, indent=2) if as_json else f"revoked {found['id']} of app {found['app']}")
@@ -191,6 +228,7 @@ def rate_(
     default: Annotated[
         bool, typer.Option("--default", help="Remove the app's own rate: the default applies again.")
     ] = False,
+    by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show or set an app's submit rate. The default is VIGIL_RATE_PER_MINUTE."""
@@ -203,7 +241,7 @@ def rate_(
         return await apps.rate(name)
 
     try:
-        own = with_apps(work)
+        own = with_apps(work, by)
     except Refused as error:
         raise CliError(error.detail) from None
     settings = load()
@@ -229,6 +267,7 @@ def quota_(
     default: Annotated[
         bool, typer.Option("--default", help="Remove the app's own quota: the default applies again.")
     ] = False,
+    by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show or set an app's quota, and show its use.
@@ -247,7 +286,7 @@ def quota_(
         return await apps.quota(name), await apps.quota_use(name)
 
     try:
-        own, use = with_apps(work)
+        own, use = with_apps(work, by)
     except Refused as error:
         raise CliError(error.detail) from None
     settings = load()
@@ -277,7 +316,7 @@ def new_encryption_key() -> str:
 
 
 @app.command()
-def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def rewrap(by: By = "", as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Re-encrypt everything with the first key. Workers may run; it may be repeated.
 
     Put the new key first in VIGIL_ENCRYPTION_KEYS of every process and keep the old one after it, run this, then remove
@@ -293,6 +332,8 @@ def rewrap(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             vault = keyring_from(settings)
             redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=2)
             try:
+                kids = len(settings.encryption_keys)
+                await Acts(redis, Clock(), actor_of(by)).record(ROTATED, keys=kids)
                 return dict(await KeyRotation(redis).run())
             finally:
                 await redis.aclose()

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "support_packet": ("support-packet", "status"),
     "webhooks": ("webhooks",),
     "apps": ("apps",),
+    "accounts": ("accounts",),
     "operations": ("pause", "resume", "quarantine"),
     "audit.commands": ("audit",),
     "cost": ("cost",),

@@ -141,7 +141,7 @@ def _verify(first: str | None, last: str | None, app: str | None, *, correct: bo
         verification = LossVerification(redis, Clock(), weeks, app)
         found = await verification.run()
         if correct and not found.good:
-            await verification.correct(found, max(settings.audit_ttl, settings.result_ttl))
+            await verification.correct(found, max(settings.audit_ttl, settings.audit_max_ttl or 0, settings.result_ttl))
         return found
 
     found = with_trail(settings, work, writes=correct)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.acting import By, actor_of
 from worker.cli.audit.trail_access import with_trail
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from worker.cli.processes import with_redis
@@ -18,6 +19,7 @@ from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.settings import Settings
 from worker.settings_loader import load
+from worker.store.audit.acts import ACCEPTED, SEALED, Acts
 from worker.store.connection.pool import Redis, connect
 from worker.store.connection.store_guard import accept as accept_store, read_answer
 from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load as load_mark
@@ -32,14 +34,19 @@ app = typer.Typer(
 )
 
 
-async def compare_store(settings: Settings, new: str | None = None) -> tuple[StoreMark | None, StoreAnswer, str]:
-    """Return (this machine's mark, what Redis holds, what is wrong). `new`: first accept Redis as this deployment."""
+async def compare_store(
+    settings: Settings, new: str | None = None, by: str = ""
+) -> tuple[StoreMark | None, StoreAnswer, str]:
+    """Return (this machine's mark, what Redis holds, what is wrong). `new`: first accept Redis as this deployment, for
+    which `by` is responsible.
+    """
     mark = load_mark(settings.mark_file)
     async with with_redis(settings) as actual:
         redis = connect(actual.store_url, max_connections=1, retries=1)
         try:
             if new is not None:
                 await accept_store(redis, new)
+                await Acts(redis, Clock(), actor_of(by)).record(ACCEPTED, deployment=new)
             async with store_errors("say which deployment it holds"):
                 answer = await read_answer(redis.execute_command, mark)
         finally:
@@ -69,7 +76,7 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 
 
 @app.command()
-def accept() -> None:
+def accept(by: By = "") -> None:
     """Accept what Redis holds now.
 
     Jobs that are missing in it are lost, so use it only if its data can't be brought back: see
@@ -77,12 +84,12 @@ def accept() -> None:
     that is down accepts it if it starts within a day.
     """
     new = Clock().random_bytes(8).hex()
-    asyncio.run(compare_store(load(), new))
+    asyncio.run(compare_store(load(), new, by))
     print(f"accepted: Redis is deployment {new} from now on; processes continue within a second")
 
 
 @app.command()
-def seal(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def seal(by: By = "", as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Seal what is older than the encryption.
 
     Or older than the release that gave records a MAC. Trusts what Redis holds now: run it once after an upgrade, or
@@ -96,6 +103,7 @@ def seal(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     accepting = settings.model_copy(update={"accept_unsealed": True})
 
     async def work(redis: Redis) -> tuple[dict[str, int], list[str]]:
+        await Acts(redis, Clock(), actor_of(by)).record(SEALED)
         sealing = StoreSealing(redis, Clock())
         return dict(await sealing.run()), sealing.accepted
 

@@ -75,6 +75,11 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     print(f"workers  {len(body['workers'])}")
     because = ", ".join(account["evidence"].get("because") or [])
     print(f"account  {account['state']}" + (f" ({because})" if because else ""))
+    for one in body.get("accounts", [])[1:]:
+        circuit = (
+            "" if one["circuit"] == "closed" else f", circuit {one['circuit']}: {clean(one['circuit_reason'] or '')}"
+        )
+        print(f"account  {one['name']}: {one['state']}{circuit}")
     shares = (f"{_percentage(rates[name])} {name}" for name in ("checks", "blocks", "substitutions"))
     for pause in body["pauses"]:
         if pause["scope"] == "unreadable":

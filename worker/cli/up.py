@@ -27,13 +27,15 @@ from worker.cli.processes import address, first_of, listen, load_api_server, run
 from worker.cli.profile import save_profile, saved_profile
 from worker.cli.submit import DEFAULT_MODEL
 from worker.cli.up_worker import separate_worker, with_provider
-from worker.clock import Clock
+from worker.clock import Clock, to_ms
 from worker.jobs.catalogue import Catalogue
 from worker.private_files import UMASK, make_private
 from worker.settings import Settings
 from worker.settings_files import check_files
 from worker.settings_loader import key_file, load
 from worker.store.apps import SCOPES, Apps
+from worker.store.audit.acts import Actor
+from worker.store.audit.record_notes import BY_VIGIL
 from worker.store.connection.durability import check_durability, describe_durability
 from worker.store.connection.pool import connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
@@ -214,11 +216,12 @@ async def _key(settings: Settings) -> str:
     """Return a valid key of the app "local": the one saved in the data folder, or a new one that is saved there."""
     redis = connect(settings.redis_url or "", keyring=keyring_from(settings), max_connections=2)
     try:
-        apps = Apps(redis, Clock())
+        apps = Apps(redis, Clock(), Actor(BY_VIGIL, via="cli"))
         left = saved_profile(settings.data_dir)
         key = left.key.get_secret_value() if left and left.key else None
         record = await apps.find(key) if key else None
-        if key is None or record is None or record.revoked_at or record.app != _LOCAL_APP:
+        is_live = record is not None and record.is_live(to_ms(Clock().now()))
+        if key is None or record is None or not is_live or record.app != _LOCAL_APP:
             _, key, _ = await apps.create_key(_LOCAL_APP, SCOPES)
     finally:
         await redis.aclose()

@@ -25,6 +25,7 @@ AccessStatus = Literal[
     "ok", "not_granted", "wrong_project", "wrong_organization", "region", "key", "network", "quota", "unknown"
 ]
 AccountStatus = Literal["normal", "elevated", "widened"]
+AccountReason = Literal["checks_widened", "checks_on_few_end_users", "check_rate_up", "provider_notice"]
 
 
 class JobStatus(StrEnum):

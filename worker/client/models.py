@@ -159,6 +159,7 @@ class Hold(ApiModel):
     reason: str = ""
     since: datetime | None = None
     by: str | None = None
+    account: str | None = None
 
 
 class ProviderError(ApiModel):
@@ -231,6 +232,7 @@ class Attempt(ApiModel):
     client_request_id: str | None = None
     request_id: str | None = None
     response_id: str | None = None
+    account: str = "default"
     organization: str | None = None
     project: str | None = None
     started_at: datetime | None = None

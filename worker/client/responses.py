@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar
 
 from .api_model import ApiModel, Open
-from .enums import AccessStatus, AccountStatus, MessageState
+from .enums import AccessStatus, AccountReason, AccountStatus, MessageState
 from .models import Disclosure, Job
 
 
@@ -164,6 +164,8 @@ class Worker(ApiModel):
     beat_at: datetime | None = None
     draining: bool = False
     slots: int = 0
+    accounts: tuple[str, ...] = ()
+    circuits: tuple[str, ...] = ()
 
 
 class Account(ApiModel):
@@ -173,6 +175,19 @@ class Account(ApiModel):
     state: Open[AccountStatus] = "unknown"
     families: dict[str, Any] = {}
     evidence: dict[str, Any] = {}
+
+
+class ProviderAccount(ApiModel):
+    """An account at the provider: how it is treated, and whether it may be called."""
+
+    SHOWN = ("name", "state", "circuit")
+    name: str
+    state: Open[AccountStatus] = "unknown"
+    because: tuple[Open[AccountReason], ...] = ()
+    circuit: Open[Literal["closed", "open", "half_open"]] = "closed"
+    circuit_reason: str | None = None
+    families: dict[str, Any] = {}
+    notices: dict[str, int] = {}
 
 
 class Rates(ApiModel):
@@ -203,6 +218,7 @@ class Status(ApiModel):
     queue: Queue = Queue()
     workers: tuple[Worker, ...] = ()
     account: Account = Account()
+    accounts: tuple[ProviderAccount, ...] = ()
     rates: Rates = Rates()
     circuits: tuple[dict[str, Any], ...] = ()
     pauses: tuple[dict[str, Any], ...] = ()

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.frozen import Stored
 from worker.jobs.record import (
     AppliedPrice,
@@ -66,6 +67,7 @@ class Scheduled(Fact):
     hold_reason: str | None = None
     hold_by: str | None = None  # the key that paused it
     hold_provider: ProviderError | None = Field(default=None, exclude_if=lambda value: value is None)
+    hold_account: str | None = Field(default=None, exclude_if=lambda value: value is None)  # not the default one
 
 
 class Released(Fact):
@@ -92,6 +94,7 @@ class AttemptStarted(Fact):
     client_request_id: str
     because: DisclosureReason | None = None  # why another model than the requested one is called
     proxied: bool = False  # an egress proxy is configured; the support packet shows it
+    account: str = Field(default=DEFAULT_ACCOUNT, exclude_if=lambda value: value == DEFAULT_ACCOUNT)
     terms: CallTerms | None = Field(default=None, exclude_if=lambda value: value is None)
 
 

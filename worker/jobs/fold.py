@@ -12,6 +12,7 @@ from typing import assert_never
 from pydantic import ValidationError
 
 from worker.jobs import events as ev, time_order
+from worker.jobs.account_name import is_missing_account
 from worker.jobs.errors import AlreadySettled, IllegalEvent
 from worker.jobs.offers import Consent, Offer
 from worker.jobs.record import Attempt, Check, Hold, Job
@@ -85,13 +86,15 @@ def _require(condition: bool, event: ev.Event, reason: str) -> None:
 def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901, PLR0912  one row per fact
     match fact:
         case ev.Scheduled():
-            _require(not job.open_attempts, event, "an attempt is still open")
+            left = is_missing_account(fact.hold_scope)  # its response runs on, and is read once the account is back
+            _require(left or not job.open_attempts, event, "an attempt is still open")
             _require(fact.until is not None or fact.reason is ScheduledReason.HOLD, event, "only a hold has no end")
             hold = None
             if fact.reason is ScheduledReason.HOLD:
                 scope, reason = fact.hold_scope or "", fact.hold_reason or ""
                 since = time_order.not_before(event.at, job.created_at, job.started_at)
-                hold = Hold(scope=scope, reason=reason, since=since, by=fact.hold_by, provider=fact.hold_provider)
+                why = {"by": fact.hold_by, "provider": fact.hold_provider, "account": fact.hold_account}
+                hold = Hold(scope=scope, reason=reason, since=since, **why)
             status = _transition(job, Status.SCHEDULED, event)
             return job.evolve(status=status, reason=fact.reason.value, next_attempt_at=fact.until, hold=hold)
         case ev.Released():

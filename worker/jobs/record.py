@@ -13,6 +13,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.frozen import Stored
 from worker.jobs.offers import Consent, Offer
 from worker.jobs.spec import MEASURED, SILENCE, Policy, Priority
@@ -180,6 +181,7 @@ class Attempt(Stored):
     started_at: datetime
     because: DisclosureReason | None = None  # why another model than the requested one was called
     proxied: bool = False  # an egress proxy is configured
+    account: str = Field(default=DEFAULT_ACCOUNT, exclude_if=lambda value: value == DEFAULT_ACCOUNT)  # that is called
     terms: CallTerms | None = Field(default=None, exclude_if=lambda value: value is None)
     # from here on: set when the provider answers (job.attempt.updated), while the stream runs
     request_id: str | None = None
@@ -218,6 +220,7 @@ class Hold(Stored):
     since: datetime
     by: str | None = None  # the key that paused it; None for a circuit
     provider: ProviderError | None = Field(default=None, exclude_if=lambda value: value is None)  # what it said
+    account: str | None = Field(default=None, exclude_if=lambda value: value is None)  # not the default one
 
 
 class Job(Stored):

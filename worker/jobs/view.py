@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
+from worker.jobs.account_name import CIRCUIT, DEFAULT_ACCOUNT
 from worker.jobs.billed import billed_view
 from worker.jobs.catalogue import dollars
 from worker.jobs.input_changes import input_changes
@@ -164,7 +165,8 @@ def _text(member: E) -> E:
 def _hold(hold: Hold | None) -> JobHoldView | None:
     if hold is None:
         return None
-    return {"scope": hold.scope, "reason": hold.reason, "since": hold.since, "by": hold.by}
+    account = hold.account or (DEFAULT_ACCOUNT if hold.scope.startswith(CIRCUIT) else None)
+    return {"scope": hold.scope, "reason": hold.reason, "since": hold.since, "by": hold.by, "account": account}
 
 
 def _draft(job: Job, answer: dict[str, Any]) -> tuple[str | None, str | None, DraftState | None]:
@@ -251,6 +253,7 @@ def _attempt(attempt: Attempt, answer: dict[str, Any]) -> AttemptView:
         "client_request_id": attempt.client_request_id,
         "request_id": attempt.request_id,
         "response_id": attempt.response_id,
+        "account": attempt.account,
         "organization": attempt.organization,
         "project": attempt.project,
         "started_at": attempt.started_at,

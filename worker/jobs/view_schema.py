@@ -152,6 +152,8 @@ class JobHoldView(TypedDict):
     reason: str
     since: datetime
     by: str | None
+    account: str | None
+    """The account at the provider that is at fault; null for anything else, such as a pause."""
 
 
 class SafetyView(TypedDict):
@@ -211,6 +213,8 @@ class AttemptView(TypedDict):
     """Sent as X-Client-Request-Id."""
     request_id: str | None
     response_id: str | None
+    account: str
+    """The account at the provider that was called, by the name that operators gave it."""
     organization: str | None
     project: str | None
     started_at: datetime

@@ -309,6 +309,12 @@ FAILURES: Final[dict[str, Message]] = {
         "No worker had the encryption key that the job's content was stored with.",
         "Ask the operators to give all workers the same VIGIL_ENCRYPTION_KEYS, then submit the job again.",
     ),
+    "account_missing": Message(
+        "expired",
+        "The job's response runs with an account at the provider that no worker has any more, so it can't be read.",
+        "Ask the operators to put the account that the job's attempt names back into VIGIL_ACCOUNTS_FILE, with its "
+        "key; the job then goes on by itself, and nothing is paid twice.",
+    ),
     "content_unreadable": Message(
         "failed",
         "The job's stored content could not be read.",

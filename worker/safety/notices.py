@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
+from pydantic import Field
+
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.frozen import Frozen
 from worker.jobs.record import JobError
 from worker.jobs.view_schema import NoticeAbout, NoticeView
@@ -72,6 +75,7 @@ class SafetyNotice(Frozen):
     tries: int = 0
     app: str | None = None
     jobs: tuple[str, ...] = ()
+    account: str = Field(default=DEFAULT_ACCOUNT, exclude_if=lambda value: value == DEFAULT_ACCOUNT)  # that sent it
     shut_out: bool = False  # the end user was quarantined because of it
 
     @property
@@ -135,6 +139,11 @@ class SafetyNotice(Frozen):
         }
 
 
+def project_of(event: Mapping[str, Any]) -> str | None:
+    """Return the project that an event names, or None."""
+    return _name(_data(event).get("project_id"))
+
+
 def type_of(event: Mapping[str, Any]) -> str | None:
     """Return the event's type, or None if it has no valid one."""
     kind = event.get("type")
@@ -146,8 +155,10 @@ def response_id_of(event: Mapping[str, Any]) -> str | None:
     return _id(_data(event).get("id"))
 
 
-def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> SafetyNotice | None:
-    """Return the notice of a webhook's event, or None if it is of another type."""
+def read(
+    event: Mapping[str, Any], webhook_id: str, now: datetime, account: str = DEFAULT_ACCOUNT
+) -> SafetyNotice | None:
+    """Return the notice of a webhook's event that an account received, or None if it is of another type."""
     kind = type_of(event)
     if kind is None or kind not in TYPES:
         return None
@@ -160,7 +171,8 @@ def read(event: Mapping[str, Any], webhook_id: str, now: datetime) -> SafetyNoti
         safety_identifier=_name(data.get("safety_identifier")),
         request_id=_id(data.get("request_id")),
         model=_name(data.get("model")),
-        project=_name(data.get("project_id")),
+        project=project_of(event),
+        account=account,
         category=_code(data.get("safety_category")),
         subject=None if kind == BLOCKED else _name(data.get("id")),
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.record import Attempt, Check, Job, ProviderError
 from worker.jobs.states import Evidence, Outcome
 from worker.jobs.timestamps import iso_utc
@@ -136,7 +137,7 @@ def _request(job: Job, attempt: Attempt, message: ShownMessage, account: Account
         "model_line": f"{model or _UNKNOWN}{other}",
         "organization": _name(attempt.organization) or _UNKNOWN,
         "project": _name(attempt.project),
-        "organization_line": _organization(account, _name(attempt.organization)),
+        "organization_line": _organization(account, _name(attempt.organization), attempt.account),
         "account": key,
         "account_email": account.email,
         "account_line": f"{account.email or NO_EMAIL}; {key}",
@@ -165,14 +166,15 @@ def _surface(account: AccountFacts, api: str) -> str:
     return f"Codex, by requests that Vigil sent ({api})" if account.surface == "codex" else api
 
 
-def _organization(account: AccountFacts, answered: str | None) -> str:
-    """Return the id that the surface asks for, and where it is from."""
+def _organization(account: AccountFacts, answered: str | None, called: str) -> str:
+    """Return the id that the surface asks for, and where it is from; `called`: the name of the account."""
+    stated, where = account.stated(called)
     if account.surface == "codex":
         workspace = account.workspace or NO_WORKSPACE
-        return f"{workspace}; API organization of the key: {answered or account.organization or _UNKNOWN}"
-    if answered is not None or account.organization is None:
+        return f"{workspace}; API organization of the key: {answered or stated or _UNKNOWN}"
+    if answered is not None or stated is None:
         return answered or f"{_UNKNOWN} (the provider's answer did not name the API organization)"
-    return f"{account.organization} (as OPENAI_ORG_ID is set; the provider's answer did not name one)"
+    return f"{stated} (as {where}; the provider's answer did not name one)"
 
 
 def _exact_message(job: Job, attempt: Attempt, checks: Sequence[Check], message: ShownMessage) -> str:
@@ -257,11 +259,12 @@ def _line(label: str, value: str) -> str:
 def _fields_without_request(job: Job, account: AccountFacts) -> dict[str, str]:
     """Return the fields of a job that was never sent to the provider."""
     error_text = f"no request was sent ({job.error.code})" if job.error is not None else "no request was sent yet"
+    called = job.hold.account if job.hold is not None and job.hold.account is not None else DEFAULT_ACCOUNT
     return {
         **dict.fromkeys((name for _, name in _LABELS), _UNKNOWN),
         "surface": _surface(account, "API"),
         "model_line": _name(job.requested_model) or _UNKNOWN,
-        "organization_line": _organization(account, None),
+        "organization_line": _organization(account, None, called),
         "account_line": account.email or NO_EMAIL,
         "vpn_or_proxy": "not known to Vigil, because no request was sent",
         "exact_message": error_text,

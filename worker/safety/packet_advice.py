@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.record import Job
 from worker.jobs.states import Outcome
 
@@ -40,12 +42,19 @@ _QUOTED: Final = (
 
 
 class AccountFacts(NamedTuple):
-    """What the settings say of the account; None is not known."""
+    """What the settings say of the account; None is not known. `others`: organisations of other accounts, by name."""
 
     surface: Surface = "api"
     email: str | None = None
     organization: str | None = None
     workspace: str | None = None
+    others: Mapping[str, str] = {}
+
+    def stated(self, name: str) -> tuple[str | None, str]:
+        """Return (the organisation that the settings state for the account of this name, or None, and where)."""
+        if name == DEFAULT_ACCOUNT:
+            return self.organization, "OPENAI_ORG_ID is set"
+        return self.others.get(name), f"VIGIL_ACCOUNTS_FILE states for the account {name}"
 
 
 def packet_advice(job: Job, account: AccountFacts, *, cut: bool) -> list[str]:

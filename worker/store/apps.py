@@ -1,16 +1,12 @@
-"""Manage apps and their API keys. A key is shown once; only its SHA-256 is stored, and looked up.
-
-190 random bits need no slow hash: it would only let an attacker use up CPU.
-"""
+"""Manage apps and their API keys. A key is shown once; only its SHA-256 is stored, and looked up (`key_text.py`)."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
-import zlib
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -20,41 +16,50 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentNotSealed, RecordUnreadable, Refused
 from worker.jobs.states import Status
+from worker.jobs.timestamps import iso_utc
 from worker.store import channels, keys
-from worker.store.admission import app_quota, rate_limit
+from worker.store.admission import app_quota, app_retention, rate_limit
 from worker.store.admission.app_quota import AppQuota, QuotaUse
+from worker.store.admission.app_retention import AppRetention
 from worker.store.admission.rate_limit import RateLimit
+from worker.store.app_records import app_content, dump_app, load_app, secret_name
+from worker.store.audit.acts import APP_CHANGED, KEY_CREATED, KEY_REVOKED, Actor, Acts
 from worker.store.audit.record_notes import RecordNotes
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
-from worker.store.envelope import MasterKeyring
 from worker.store.errors import store_errors
+from worker.store.key_text import digest_of, is_well_formed, new_key
 from worker.store.record_mac import RecordMacs
 from worker.store.values import count_of, read, report_unreadable
 
 SCOPES: Final = ("submit", "read", "audit", "ops", "content")
 """`content` shows prompts and outputs in the console; over HTTP, `read` does."""
 MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
+SOON_MS: Final = 14 * 86_400_000
+"""Operators are told of a key that ends within such a time."""
 _SCAN: Final = 1_000
-_BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_BODY, _CHECK = 32, 6
+_OF_THE_APP: Final = frozenset({"rate", "quota", "retention"})
+_PERSON: Final = re.compile(r"\S(?:[^\x00-\x1f\x7f]{0,98}\S)?")
 _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make one app's index another's
 
 
 @dataclass(frozen=True, slots=True)
 class App:
     """The limits of an app: it gets claims in proportion to its weight, and may run so many jobs at once (0 = any
-    number, None = what the settings say).
+    number, None = what the settings say). `retention`: its own times, None = what the settings say.
     """
 
     name: str
     weight: float = 1.0
     max_running: int | None = None
+    retention: AppRetention | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key. `revoked_at` in ms, 0 = live. `rate` and `quota` are its app's own, None = the default."""
+    """An API key. Times in ms; `revoked_at` 0 = not revoked, `expires_at` 0 = never. `person`: who has it, "" = not
+    stated. `rate`, `quota` and `retention` are its app's own, None = the default.
+    """
 
     id: str
     app: str
@@ -62,8 +67,19 @@ class ApiKey:
     created_at: int
     last4: str
     revoked_at: int = 0
+    person: str = ""
+    expires_at: int = 0
     rate: RateLimit | None = None
     quota: AppQuota | None = None
+    retention: AppRetention | None = None
+
+    def is_expired(self, now_ms: int) -> bool:
+        """Return whether its time is over."""
+        return 0 < self.expires_at <= now_ms
+
+    def is_live(self, now_ms: int) -> bool:
+        """Return whether it may be used."""
+        return not self.revoked_at and not self.is_expired(now_ms)
 
 
 class RefusedKey(NamedTuple):
@@ -74,59 +90,53 @@ class RefusedKey(NamedTuple):
     why: str
 
 
-def _base62(value: int, width: int) -> str:
-    out = ""
-    for _ in range(width):
-        value, low = divmod(value, 62)
-        out = _BASE62[low] + out
-    return out
-
-
-def new_key(random_bytes: bytes) -> str:
-    """Return `vgl_`, 32 random characters, and a checksum of 6: scanners recognise a key without asking Vigil."""
-    body = _base62(int.from_bytes(random_bytes, "big"), _BODY)
-    return f"vgl_{body}{_base62(zlib.crc32(body.encode()), _CHECK)}"
-
-
-def is_well_formed(key: str) -> bool:
-    """Return False for text that can't be a key, so that junk costs no call to Redis."""
-    if not key.startswith("vgl_") or len(key) != 4 + _BODY + _CHECK or not key.isascii():
-        return False
-    body = key[4 : 4 + _BODY]
-    return key[4 + _BODY :] == _base62(zlib.crc32(body.encode()), _CHECK)
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 class Apps:
     """The API keys and apps in Redis."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock) -> None:
+    def __init__(self, redis: ArqRedis, clock: Clock, actor: Actor | None = None) -> None:
+        """`actor`: who makes and changes keys and apps; each such act is then a record of the audit trail."""
         self._redis, self._clock, self._keyring = redis, clock, keyring_of(redis)
         self._macs = self._keyring.macs
+        self._acts = Acts(redis, clock, actor) if actor is not None else None
 
     @cached_property
     def _notes(self) -> RecordNotes:
         return RecordNotes(self._redis, self._clock)
 
+    async def _act(self, act: str, app: str, **data: Any) -> None:
+        if self._acts is not None:
+            await self._acts.record(act, app=app, **data)
+
     async def create_key(
-        self, app: str, scopes: tuple[str, ...], rate: RateLimit | None = None, by: str = "operator"
+        self,
+        app: str,
+        scopes: tuple[str, ...],
+        rate: RateLimit | None = None,
+        by: str = "operator",
+        *,
+        person: str = "",
+        expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str, str]:
         """Create a key, and its app when that is new; return (the record, the key, the app's webhook secret).
 
-        `rate` becomes the app's own limit; None leaves the one it has. Raises Refused for a bad name or scope.
+        `rate` becomes the app's own limit; None leaves the one it has. Raises Refused for a bad name, scope or time.
         """
         unknown = [s for s in scopes if s not in SCOPES]
         if unknown:
             raise Refused("unknown_scope", f"Unknown scope {', '.join(unknown)}; known: {', '.join(SCOPES)}.", 422)
         if _APP.fullmatch(app) is None:
             raise Refused("invalid_app", "An app's name is 1-100 characters without spaces and colons.", 422)
-        now = to_ms(self._clock.now())
+        if person and _PERSON.fullmatch(person) is None:
+            raise Refused("invalid_person", "A person's name is 1-100 printable characters.", 422)
+        now, ends = to_ms(self._clock.now()), to_ms(expires_at) if expires_at is not None else 0
+        if expires_at is not None and ends <= now:
+            raise Refused("invalid_expiry", "A key expires in the future.", 422)
         key = new_key(self._clock.random_bytes(24))
-        record = ApiKey(ids.new_id("key", now, self._clock.random_bytes(ids.RANDOM_BYTES)), app, scopes, now, key[-4:])
+        key_id = ids.new_id("key", now, self._clock.random_bytes(ids.RANDOM_BYTES))
+        record = ApiKey(key_id, app, scopes, now, key[-4:], person=person, expires_at=ends)
         secret = "whsec_" + base64.b64encode(self._clock.random_bytes(32)).decode()
+        expiry = None if expires_at is None else iso_utc(expires_at, "seconds")
+        await self._act(KEY_CREATED, app, key_id=key_id, scopes=list(scopes), person=person, expires_at=expiry)
         async with store_errors("keep the key"):
             sealed = self._keyring.seal_text(secret_name(app), secret)
             fresh = dump_app(self._macs, {"name": app, "webhook_secret": sealed})
@@ -137,8 +147,8 @@ class Apps:
                 await self._update(app, {"rate": rate_limit.dump(rate)}, by)
             await self._notes.written("api_key", record.id, app, key_content(record), by=by)
             async with self._redis.pipeline() as pipe:
-                pipe.set(keys.api_key(_digest(key)), dump_key(self._macs, _digest(key), record))
-                pipe.hset(keys.API_KEYS, record.id, _digest(key))
+                pipe.set(keys.api_key(digest_of(key)), dump_key(self._macs, digest_of(key), record))
+                pipe.hset(keys.API_KEYS, record.id, digest_of(key))
                 await pipe.execute()
         return record, key, self._keyring.unseal_text(secret_name(app), str(stored["webhook_secret"]))
 
@@ -147,7 +157,7 @@ class Apps:
 
         Raises RecordUnreadable, also for a record that Vigil did not write.
         """
-        return await self._find(_digest(key)) if is_well_formed(key) else None
+        return await self._find(digest_of(key)) if is_well_formed(key) else None
 
     async def find_by_id(self, key_id: str) -> ApiKey | None:
         """Return the record of the key with this id, revoked or not; None for an unknown one. Raises as `find` does."""
@@ -169,7 +179,8 @@ class Apps:
             if not app:
                 return found
             name, record = keys.app(found.app), self._checked(found.app, app)
-            return replace(found, rate=read(name, record, rate_limit.load), quota=read(name, record, app_quota.load))
+            rate, quota = read(name, record, rate_limit.load), read(name, record, app_quota.load)
+            return replace(found, rate=rate, quota=quota, retention=read(name, record, app_retention.load))
         except RecordUnreadable as error:  # then the app has the default limits
             report_unreadable(error)
             return found
@@ -197,6 +208,20 @@ class Apps:
         """Set the app's own quota, or None for the default; API processes see it within three seconds."""
         async with store_errors("keep the app"):
             await self._update(app, {"quota": app_quota.dump(quota)}, by)
+
+    async def retention(self, app: str) -> AppRetention:
+        """Return the app's own retention times. Raises Refused when there is no such app."""
+        async with store_errors("look up the app", keys.app(app)):
+            found = read(keys.app(app), self._checked(app, await self._app(app)), app_retention.load)
+        return found or app_retention.NOTHING_OWN
+
+    async def set_retention(self, app: str, own: AppRetention, by: str = "operator") -> None:
+        """Set the app's own retention times; API processes see them within three seconds.
+
+        The caller checks the bounds, and applies them to what there is (`lifecycle/retention_change.py`).
+        """
+        async with store_errors("keep the app"):
+            await self._update(app, {"retention": app_retention.dump(own)}, by)
 
     async def quota_use(self, app: str) -> QuotaUse:
         """Return what the app has waiting and stored now."""
@@ -254,6 +279,7 @@ class Apps:
             key = read_key(self._macs, digest.decode(), raw)
             revoked = replace(key, revoked_at=key.revoked_at or to_ms(self._clock.now()))
             if key.revoked_at != revoked.revoked_at:
+                await self._act(KEY_REVOKED, key.app, key_id=key.id, person=key.person)
                 await self._notes.written("api_key", key.id, key.app, key_content(revoked), by=by)
             await self._redis.set(name, dump_key(self._macs, digest.decode(), revoked))
         return revoked
@@ -306,7 +332,10 @@ class Apps:
         """Update fields of the app's record, keeping concurrent changes of others; return the record."""
         while True:
             before = await self._app(name)
-            record = load_app(self._macs, name, before) | changes
+            known = load_app(self._macs, name, before)
+            record = known | changes
+            if changed := {field: [known.get(field), record[field]] for field in changes}:
+                await self._act(APP_CHANGED, name, changes=changed)
             await self._notes.written("app", name, name, app_content(self._keyring, record), by=by)
             swap = script(self._redis, "lifecycle/compare_and_set")
             if await swap(keys=[keys.app(name)], args=["", before, dump_app(self._macs, record)]):
@@ -324,14 +353,12 @@ class Apps:
             raise RecordUnreadable(keys.app(app), "no_mac") from None
 
 
-def secret_name(app: str) -> str:
-    """Return the name under which an app's webhook secret is sealed."""
-    return f"app:{app}"
-
-
 def key_content(key: ApiKey) -> dict[str, Any]:
-    """Return a key's record as it is stored, without the limits: they are stored with the app."""
-    return {name: value for name, value in asdict(key).items() if name not in {"rate", "quota"}}
+    """Return a key's record as it is stored: without the limits, which are stored with the app, and without what an
+    older release does not know unless it is set.
+    """
+    stored = {name: value for name, value in asdict(key).items() if name not in _OF_THE_APP}
+    return {name: value for name, value in stored.items() if value or name not in {"person", "expires_at"}}
 
 
 def dump_key(macs: RecordMacs, digest: str, key: ApiKey) -> bytes:
@@ -348,37 +375,15 @@ def load_key(macs: RecordMacs, digest: str, raw: bytes) -> ApiKey:
     """Decode the record of the key with this digest. Raises RecordUnreadable, ValueError."""
     body = json.loads(macs.detach(keys.api_key(digest), keys.api_key(digest), raw))
     key = ApiKey(**{**body, "scopes": tuple(body["scopes"])})
-    if not all(isinstance(text, str) for text in (key.id, key.app, *key.scopes)) or type(key.revoked_at) is not int:
+    texts, times = (key.id, key.app, key.person, *key.scopes), (key.revoked_at, key.expires_at)
+    if not all(isinstance(text, str) for text in texts) or any(type(time) is not int for time in times):
         raise ValueError("not a key's record")
     return key
 
 
-def app_content(keyring: MasterKeyring, record: dict[str, Any]) -> dict[str, Any]:
-    """Return an app's record with its webhook secret as it is, which the rotation of master keys does not change."""
-    secret = keyring.unseal_text(secret_name(record["name"]), record["webhook_secret"])
-    return {**record, "webhook_secret": secret}
-
-
-def dump_app(macs: RecordMacs, record: dict[str, Any]) -> bytes:
-    """Encode an app's record."""
-    return macs.attach(keys.app(record["name"]), json.dumps(record, separators=(",", ":")))
-
-
-def load_app(macs: RecordMacs, name: str, raw: bytes) -> dict[str, Any]:
-    """Decode an app's record. Raises RecordUnreadable, also if Vigil did not write it."""
-    key = keys.app(name)
-
-    def load(raw: bytes) -> dict[str, Any]:
-        body = json.loads(macs.detach(key, key, raw))
-        if not isinstance(body, dict) or not isinstance(body["webhook_secret"], str) or body["name"] != name:
-            raise TypeError("not an app's record")
-        return body
-
-    return read(key, raw, load)
-
-
 def _app_of(record: dict[str, Any]) -> App:
-    return App(record["name"], record.get("weight", 1.0), record.get("max_running"))
+    own = app_retention.load(json.dumps(record).encode())
+    return App(record["name"], record.get("weight", 1.0), record.get("max_running"), own)
 
 
 def _refused(raw: bytes | None, error: RecordUnreadable) -> RefusedKey:

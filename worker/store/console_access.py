@@ -141,7 +141,8 @@ class ConsoleAccess:
         if raw is None:
             return None
         key = read_key(self._macs, grant.digest, raw)
-        return LiveSession(grant, key) if key.id == grant.key_id and not key.revoked_at else None
+        is_live = key.id == grant.key_id and key.is_live(to_ms(self._clock.now()))
+        return LiveSession(grant, key) if is_live else None
 
     def _grant(self, name: str, raw: bytes | None) -> ConsoleGrant | None:
         if raw is None:

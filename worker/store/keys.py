@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Final
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
+
 JOB: Final = "vigil:job:"
 TRAIL: Final = "vigil:trail:"
 TEXT: Final = "vigil:text:"
@@ -21,6 +23,8 @@ ERASURE_DUE: Final = "vigil:forget"
 AUDIT: Final = "vigil:audit"
 NOTE_COUNT: Final = "vigil:acts"
 RETENTION_SEAL: Final = "vigil:retained"
+RETENTION_TIMES: Final = "vigil:keeptimes"
+RETENTION_AGAIN: Final = "vigil:retainagain"
 LEGAL_HOLDS: Final = "vigil:holds"
 LEGAL_HOLD_NOTES: Final = "vigil:holdnotes"
 SETTLED: Final = "vigil:settled"
@@ -41,6 +45,7 @@ DELAYED: Final = "vigil:delayed:"
 MESSAGE: Final = "vigil:msg:"
 BODY: Final = "vigil:body:"
 API_KEYS: Final = "vigil:apikeys"
+KEY_USES: Final = "vigil:keyused"
 PAUSES: Final = "vigil:pauses"
 HOLDING_SCOPES: Final = "vigil:paused"
 PAUSE: Final = "vigil:pause:"
@@ -60,6 +65,7 @@ PROBE: Final = "vigil:probe"
 DEPLOYMENT: Final = "vigil:deployment"
 ACCEPTED: Final = "vigil:accepted"
 CHECK_COUNT: Final = "vigil:looks"
+INCIDENTS: Final = "vigil:incidents"
 
 COMPLETE: Final = "complete"
 """The field of an app's terms that says since when all its jobs have theirs."""
@@ -202,6 +208,11 @@ def access(scope: str) -> str:
     return f"{ACCESS}:{scope}"
 
 
+def account_scope(account: str) -> str:
+    """Return the key of the scope under which this account was probed last."""
+    return ACCESS if account == DEFAULT_ACCOUNT else f"vigil:accountscope:{account}"
+
+
 def endpoint_fit(scope: str) -> str:
     return "vigil:endpoint:" + scope
 
@@ -230,8 +241,8 @@ def notice(notice_id: str) -> str:
     return NOTICE + notice_id
 
 
-def tally(bucket: int) -> str:
-    return f"vigil:tally:{bucket}"
+def tally(bucket: int, account: str = DEFAULT_ACCOUNT) -> str:
+    return f"vigil:tally:{bucket}" + ("" if account == DEFAULT_ACCOUNT else f":{account}")
 
 
 def durations(day: int) -> str:
@@ -254,12 +265,13 @@ def end_user_losses(week: str, app: str, safety_identifier: str) -> str:
     return f"vigil:loss:{week}:{app}:{safety_identifier}"
 
 
-def checked_end_users(bucket: int, model: str) -> str:
-    return f"vigil:people:{bucket}:{model}"
+def checked_end_users(bucket: int, model: str, account: str = DEFAULT_ACCOUNT) -> str:
+    own = "" if account == DEFAULT_ACCOUNT else f"{account}|"  # no model's name begins so
+    return f"vigil:people:{bucket}:{own}{model}"
 
 
-def account_state(name: str) -> str:
-    return "vigil:standing:" + name
+def account_state(name: str, account: str = DEFAULT_ACCOUNT) -> str:
+    return "vigil:standing:" + ("" if account == DEFAULT_ACCOUNT else f"{account}|") + name
 
 
 def api_key(digest: str) -> str:

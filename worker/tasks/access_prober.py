@@ -162,7 +162,8 @@ class AccessProber:
             self._set_known({**self._known, name: new})
             if (before.status, before.skipped) != (new.status, new.skipped):
                 what = "granted" if new.status == "ok" else "changed"
-                emit("access.skipped" if new.skipped else f"access.{what}", model=name, status=new.status)
+                event = "access.skipped" if new.skipped else f"access.{what}"
+                emit(event, account=self.store.account, model=name, status=new.status)
         return new
 
     def _set_known(self, known: dict[str, ModelAccess]) -> None:

@@ -7,29 +7,22 @@ open circuit are not called, as with jobs.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.errors import ContentDamaged, Failure, StoreUnavailable
 from worker.jobs.record import JobError
 from worker.safety import classify
-from worker.safety.access import ModelAccess
 from worker.safety.messages import block_error, failure_error, job_error
 from worker.safety.stream import Closed, Rejected
-from worker.store.admission.circuit_breaker import CircuitBreaker
 from worker.store.audit.trail import Trail
 from worker.store.provider.relayed_requests import RelayedRequests
+from worker.tasks.account_connections import AccountConnections
 from worker.tasks.store_retry import retry_store
-from worker.upstream.client import Provider, ProviderPage
+from worker.upstream.client import ProviderPage
 
 _COUNTS: Final = ("input_tokens", "output_tokens", "total_tokens")
 _PATHS: Final = frozenset({"/responses/input_tokens", "/responses/compact"})
-
-
-class KnownAccess(Protocol):
-    """What is known of the access to models."""
-
-    def skipped(self, model: str) -> ModelAccess | None:
-        """Return what is known of a model that must not be called; None if it may be called."""
 
 
 class RequestRelay:
@@ -38,13 +31,10 @@ class RequestRelay:
     def __init__(
         self,
         requests: RelayedRequests,
-        provider: Provider,
-        access: KnownAccess,
-        circuit: CircuitBreaker,
+        accounts: AccountConnections,
         trail: Trail,
     ) -> None:
-        self._requests, self._provider, self._access, self._circuit = requests, provider, access, circuit
-        self._trail = trail
+        self._requests, self._accounts, self._trail = requests, accounts, trail
 
     async def relay(self, name: str, seconds: float) -> bool:
         """Send the request of this name; return whether there is a reply."""
@@ -58,16 +48,17 @@ class RequestRelay:
         return True
 
     async def _reply(self, name: str, sent: dict[str, Any], seconds: float) -> dict[str, Any]:
-        body = sent["body"]
-        denied = self._access.skipped(str(body.get("model")))
+        body, model = sent["body"], str(sent["body"].get("model"))
+        account = self._accounts.of(str(sent["app"]), model)
+        denied = account.access.skipped(model)
         if denied is not None:
             return _refusal(job_error(denied.code))
-        permission = await self._circuit.gate(name)
+        permission = await account.circuit.gate(name)
         if permission.state == "open":
             return _refusal(job_error(permission.reason, provider=permission.provider))
         try:
             async with asyncio.timeout(seconds):
-                page = await self._provider.get_page(sent["path"], f"relay-{name}", seconds, body)
+                page = await account.provider.get_page(sent["path"], f"relay-{name}", seconds, body)
         except TimeoutError:
             return _refusal(job_error("timed_out"))
         if isinstance(page, Rejected):
@@ -75,10 +66,10 @@ class RequestRelay:
         if isinstance(page, Closed):
             return _refusal(_error(classify.closed(page)))
         if page.body.get("usage"):
-            await retry_store(lambda: self._note(sent, page))
+            await retry_store(lambda: self._note(sent, page, account.name))
         return {"body": page.body, "request_id": page.request_id}
 
-    async def _note(self, sent: dict[str, Any], page: ProviderPage) -> None:
+    async def _note(self, sent: dict[str, Any], page: ProviderPage, account: str) -> None:
         """Record in the app's audit trail what it has used."""
         used = page.body["usage"] if isinstance(page.body["usage"], dict) else {}
         await self._trail.note(
@@ -91,6 +82,7 @@ class RequestRelay:
             input_digest=sent["input_digest"],
             usage={name: used[name] for name in _COUNTS if isinstance(used.get(name), int)},
             request_id=page.request_id,
+            **({"account": account} if account != DEFAULT_ACCOUNT else {}),
         )
 
 

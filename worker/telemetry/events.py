@@ -44,6 +44,7 @@ FIELDS: Final[dict[str, str]] = {
     "version": "version number",
     "wait_seconds": "seconds from the submission (or not_before) to the start",
     # values of fixed vocabularies
+    "account": "name of an account at the provider, as operators gave it",
     "at": "where in Vigil's code: module:line",
     "carrier": "how a block came",
     "category": "what a block is about",
@@ -101,13 +102,13 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "model.substituted": _row(INFO, "Another model takes over.", "model served reason decided_by"),
     "check.started": _row(DEBUG, "A safety check began.", "model evidence"),
     "check.ended": _row(DEBUG, "A safety check is over.", "model evidence ended_by seconds"),
-    "attempt.started": _row(DEBUG, "The intent to call upstream is on record.", "model purpose mode"),
-    "attempt.taken_up": _row(DEBUG, "A running response is read on by a new holder.", "model mode"),
+    "attempt.started": _row(DEBUG, "The intent to call upstream is on record.", "model purpose mode account"),
+    "attempt.taken_up": _row(DEBUG, "A running response is read on by a new holder.", "model mode account"),
     "attempt.finished": _row(
         DEBUG,
         "An upstream call has ended.",
         "model served outcome code http_status seconds ttft_seconds check_seconds input_tokens cached_input_tokens "
-        "output_tokens reasoning_tokens cost_usd resumed",
+        "output_tokens reasoning_tokens cost_usd resumed account",
     ),
     "answer.mended": _row(DEBUG, "Something in an answer had to be replaced or left out.", "model what"),
     "response.out_of_reach": _row(WARNING, "The state of a running response can't be read.", "seconds"),
@@ -117,16 +118,19 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "lease.lost": _row(WARNING, "A run lost its lease to another worker.", "generation"),
     "job.settled_elsewhere": _row(INFO, "A run found its job settled by another writer.", "status"),
     "control.unknown": _row(WARNING, "A control message of the API is not known to this version."),
-    "circuit.opened": _row(ERROR, "The provider's account is at fault: its jobs are held.", "code scope"),
-    "circuit.closed": _row(INFO, "The provider's account answers again.", "count scope"),
+    "circuit.opened": _row(ERROR, "The provider's account is at fault: its jobs are held.", "code scope account"),
+    "circuit.closed": _row(INFO, "The provider's account answers again.", "count scope account"),
+    "account.missing": _row(WARNING, "A response runs with an account that this worker does not have.", "account"),
     # access and account
-    "access.changed": _row(WARNING, "What is known of the access to a model has changed.", "model status"),
-    "access.skipped": _row(WARNING, "A model isn't called any more: denied for real and by the probe.", "model status"),
-    "access.granted": _row(INFO, "A model may be called.", "model status"),
+    "access.changed": _row(WARNING, "What is known of the access to a model has changed.", "model status account"),
+    "access.skipped": _row(
+        WARNING, "A model isn't called any more: denied for real and by the probe.", "model status account"
+    ),
+    "access.granted": _row(INFO, "A model may be called.", "model status account"),
     "account.state": _row(
         WARNING,
         "The state of the provider's account, or of a family of models (`model`), has changed.",
-        "model status code",
+        "model status code account",
     ),
     # the models file
     "models.reloaded": _row(INFO, "The models file was read anew, and it has changed.", "count"),
@@ -135,7 +139,7 @@ EVENTS: Final[dict[str, EventSpec]] = {
     ),
     "models.broke": _row(ERROR, "Reading the models file failed with an internal error.", "error at"),
     # the provider's notices
-    "notice.received": _row(WARNING, "The provider has sent a notice.", "code count"),
+    "notice.received": _row(WARNING, "The provider has sent a notice.", "code count account"),
     "notice.end_user": _row(WARNING, "The provider has sent a notice about an end user.", "code"),
     "notice.page_refused": _row(INFO, "The provider gave no page about a notice.", "code"),
     "notice.broke": _row(ERROR, "Processing a notice failed with an internal error.", "error at"),
@@ -151,6 +155,7 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "encryption.unsealed_accepted": _row(
         WARNING, "VIGIL_ACCEPT_UNSEALED is on: whoever writes to Redis is believed. `vigil doctor` says what needs it."
     ),
+    "key.expiring": _row(WARNING, "An API key (`what`) ends soon: whoever uses it needs a new one.", "what seconds"),
     "content.damaged": _row(ERROR, "Content can't be read: it isn't what was written."),
     "audit.unsealed": _row(ERROR, "Audit records could not be sealed.", "error"),
     "audit.no_key": _row(WARNING, "There is no key to sign the audit trail with.", "error"),

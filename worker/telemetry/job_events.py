@@ -66,7 +66,10 @@ def _events_of(before: Job | None, job: Job, event: ev.Event) -> Iterator[Teleme
         case ev.CheckEnded():
             yield "check.ended", {"model": _model_of(job, event), **_check(job, event, fact)}
         case ev.AttemptStarted():
-            yield "attempt.started", {"model": fact.model, "purpose": fact.purpose.value, "mode": fact.mode}
+            yield (
+                "attempt.started",
+                {"model": fact.model, "purpose": fact.purpose.value, "mode": fact.mode, "account": fact.account},
+            )
         case ev.AttemptFinished() if event.attempt is not None:
             yield "attempt.finished", _attempt(job, job.attempt(event.attempt), event.at)
             for flag in sorted(REPAIR_FLAGS.intersection(fact.flags)):
@@ -107,6 +110,7 @@ def _attempt(job: Job, attempt: Attempt, at: datetime) -> dict[str, Any]:
     usage, first = attempt.usage, attempt.first_output_at
     fields: dict[str, Any] = {
         "model": attempt.model,
+        "account": attempt.account,
         "served": attempt.served_model,
         "outcome": attempt.outcome.value if attempt.outcome else None,
         "code": attempt.error.code if attempt.error else None,

@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.record import BlockCategory, DecidedBy, DisclosureReason
 from worker.jobs.states import TERMINAL, Evidence, Outcome
 from worker.safety.access import AccessStatus
@@ -50,6 +51,7 @@ class Metric:
 
 
 MODELS: Final = "the models of models.toml"
+ACCOUNTS: Final = "the accounts at the provider"
 LABELS: Final[dict[str, frozenset[str] | str]] = {
     "model": MODELS,
     "requested": MODELS,
@@ -66,6 +68,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "result": frozenset({"delivered", "failed", "gone", "exhausted"}),
     "state": frozenset({"queued", "scheduled", "running", "checking"}),
     "account": frozenset({"unknown", "normal", "elevated", "widened"}),
+    "provider_account": ACCOUNTS,
     "access": frozenset(get_args(AccessStatus)),
     "circuit": frozenset({"open", "half_open"}),
     "what": frozenset({"event", "field"}),
@@ -94,16 +97,20 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_lease_lost_total": Metric("counter", "Runs that lost their lease to another worker."),
     "vigil_run_faults_total": Metric("counter", "Runs, sweeps and requests that failed with an internal error."),
     # attempts
-    "vigil_attempts_total": Metric("counter", "Upstream calls that ended, by outcome.", ("outcome", "model")),
+    "vigil_attempts_total": Metric(
+        "counter", "Upstream calls that ended, by outcome.", ("outcome", "model", "provider_account")
+    ),
     "vigil_attempt_seconds": Metric("histogram", "From the call to its end.", ("model",), _LONG),
     "vigil_ttft_seconds": Metric("histogram", "From the call to the first output.", ("model",), _SLOW),
-    "vigil_upstream_errors_total": Metric("counter", "Attempts that gave no answer, by the error's code.", ("code",)),
+    "vigil_upstream_errors_total": Metric(
+        "counter", "Attempts that gave no answer, by the error's code.", ("code", "provider_account")
+    ),
     "vigil_stream_resumes_total": Metric("counter", "Reconnections to a running response."),
     "vigil_answers_mended_total": Metric(
         "counter", "Answers in which something had to be replaced or left out, by the attempt's flag.", ("flag",)
     ),
     "vigil_tokens_total": Metric("counter", "Tokens as the provider counted them.", ("direction", "model")),
-    "vigil_cost_usd_total": Metric("counter", "What attempts cost, in US dollars.", ("model",)),
+    "vigil_cost_usd_total": Metric("counter", "What attempts cost, in US dollars.", ("model", "provider_account")),
     # safety
     "vigil_checks_total": Metric("counter", "Safety checks that began, by evidence.", ("evidence", "model")),
     "vigil_check_seconds": Metric("histogram", "How long safety checks took.", ("evidence",), _LONG),
@@ -139,10 +146,18 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_workers_alive": Metric("gauge", "Workers with a heartbeat within a minute.", (), (), "store"),
     "vigil_workers_draining": Metric("gauge", "Those of them that drain.", (), (), "store"),
     "vigil_worker_slots_alive": Metric("gauge", "Jobs that the workers alive may run.", (), (), "store"),
-    "vigil_circuits": Metric("gauge", "Circuits of provider accounts that are not closed.", ("circuit",), (), "store"),
-    "vigil_account_state": Metric("gauge", "1 for the state the provider's account is in.", ("account",), (), "store"),
-    "vigil_access_ok": Metric("gauge", "1 = may be called, 0 = may not; absent = unknown.", ("model",), (), "store"),
-    "vigil_last_probe_timestamp_seconds": Metric("gauge", "When access was last probed.", ("model",), (), "store"),
+    "vigil_circuits": Metric(
+        "gauge", "Circuits of provider accounts that are not closed.", ("circuit", "provider_account"), (), "store"
+    ),
+    "vigil_account_state": Metric(
+        "gauge", "1 for the state the provider's account is in.", ("account", "provider_account"), (), "store"
+    ),
+    "vigil_access_ok": Metric(
+        "gauge", "1 = may be called, 0 = may not; absent = unknown.", ("model", "provider_account"), (), "store"
+    ),
+    "vigil_last_probe_timestamp_seconds": Metric(
+        "gauge", "When access was last probed.", ("model", "provider_account"), (), "store"
+    ),
     "vigil_redis_used_memory_bytes": Metric("gauge", "Memory that Redis uses.", (), (), "store"),
     "vigil_redis_used_memory_ratio": Metric("gauge", "The same to maxmemory; absent = no limit.", (), (), "store"),
     "vigil_redis_persistence_ok": Metric("gauge", "1 = its last write to disk went well.", (), (), "store"),
@@ -159,6 +174,7 @@ class MetricsRegistry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._models: frozenset[str] = frozenset()
+        self._accounts = frozenset({DEFAULT_ACCOUNT})
         self._aliases: Mapping[str, str] = {}
         self._metrics: dict[str, Any] = {}
         self._children: dict[tuple[object, ...], Any] = {}  # only those whose labels need no mapping, so there are few
@@ -173,12 +189,19 @@ class MetricsRegistry:
         self._models, self._aliases = frozenset(models), dict(aliases or {})
         self._children.clear()
 
+    def set_accounts(self, accounts: Collection[str]) -> None:
+        """Give these accounts labels of their own; every other one counts as "other"."""
+        self._accounts = frozenset(accounts)
+        self._children.clear()
+
     def value(self, label: str, value: object) -> str:
         """Return the value as the label takes it."""
         text, allowed = str(value), LABELS[label]
         if allowed is MODELS:
             text = self._aliases.get(text, text)
             return text if text in self._models else OTHER
+        if allowed is ACCOUNTS:
+            return text if text in self._accounts else OTHER
         return text if isinstance(allowed, str) or text in allowed else OTHER
 
     def _of(self, name: str, labels: Mapping[str, object]) -> Any:

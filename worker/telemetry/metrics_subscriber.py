@@ -8,10 +8,10 @@ from typing import Any, Final
 from worker.jobs.states import DELIVERED, Outcome
 from worker.telemetry import events
 from worker.telemetry.metrics import REGISTRY, MetricsRegistry
-from worker.telemetry.sentry_issues import ISSUES
+from worker.telemetry.sentry_issues import EVENTS
 
 Fields = Mapping[str, Any]
-_INTERNAL_ERRORS: Final = tuple(name for name, issue in ISSUES.items() if issue.bug)
+_INTERNAL_ERRORS: Final = tuple(name for name, (_, issue) in EVENTS.items() if issue.bug)
 _NOT_ERRORS: Final = {outcome.value for outcome in DELIVERED} | {
     Outcome.BLOCKED.value,
     Outcome.CANCELLED.value,
@@ -66,19 +66,20 @@ def _check_ended(metrics: MetricsRegistry, fields: Fields) -> None:
 
 
 def _attempt(metrics: MetricsRegistry, fields: Fields) -> None:
-    model, outcome = fields["model"], fields["outcome"]
-    metrics.count("vigil_attempts_total", outcome=outcome, model=model)
+    model, outcome, account = fields["model"], fields["outcome"], fields["account"]
+    metrics.count("vigil_attempts_total", outcome=outcome, model=model, provider_account=account)
     metrics.observe("vigil_attempt_seconds", fields["seconds"], model=model)
     if "ttft_seconds" in fields:
         metrics.observe("vigil_ttft_seconds", fields["ttft_seconds"], model=model)
     if outcome not in _NOT_ERRORS:
-        metrics.count("vigil_upstream_errors_total", code=fields.get("code") or outcome)
+        metrics.count("vigil_upstream_errors_total", code=fields.get("code") or outcome, provider_account=account)
     for direction in ("input", "cached_input", "output", "reasoning"):
         tokens = fields.get(f"{direction}_tokens")
         if tokens:
             metrics.count("vigil_tokens_total", tokens, direction=direction, model=fields.get("served") or model)
     if fields.get("cost_usd"):
-        metrics.count("vigil_cost_usd_total", fields["cost_usd"], model=fields.get("served") or model)
+        served = fields.get("served") or model
+        metrics.count("vigil_cost_usd_total", fields["cost_usd"], model=served, provider_account=account)
     if fields.get("resumed"):
         metrics.count("vigil_stream_resumes_total", fields["resumed"])
 

@@ -1,57 +1,134 @@
-"""Which events become issues for a person to look at, and which of them are the same issue. A pure table.
+"""Which abnormal ends and incidents become issues for a person to look at, and which of them are the same issue.
 
-Blocks, checks, refusals, retries and upstream errors are data: counted, never issues. Must not import Sentry's SDK.
+A pure table. Blocks, checks, refusals, retries and faults of a request are data: counted, never issues. A title has no
+id in it; what makes two occurrences the same issue is their group: the cause and the values of its fields `of`, each
+from a small vocabulary, a model of the catalogue or a digest. Must not import Sentry's SDK.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
+
 Level = Literal["error", "warning"]
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+_SEPARATOR: Final = "|"
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Describes an issue: title, level, and what makes two events the same issue: `kind` and the fields `of`.
+    """Describes an issue: its title, its level, and what makes two occurrences the same issue: the fields `of`.
 
-    `bug`: an internal error, grouped by the exception's type and location; its frames are sent with it.
+    `page`: the page of the runbook. `only`: the values of a field with which an event is an issue, if not with all.
+    `bug`: an internal error, grouped by the exception's type and module; its frames are sent with it.
     """
 
     title: str
     level: Level
-    kind: str = ""
+    page: str
     of: tuple[str, ...] = ()
     bug: bool = False
-    when: str = ""  # only with this `status`
+    only: tuple[str, frozenset[str]] | None = None
 
 
-ISSUES: Final[dict[str, Issue]] = {
-    "access.skipped": Issue("Access to {model} is lost ({status})", "error", "access-lost", ("model",)),
-    "circuit.opened": Issue("The provider's account is at fault: {code}", "error", "account-at-fault", ("code",)),
-    "lease.lost": Issue("A run lost its lease", "error", "lease-lost"),
-    "webhook.endpoint_failing": Issue("A webhook endpoint will be disabled", "warning", "endpoint-failing", ("what",)),
-    "webhook.endpoint_disabled": Issue("A webhook endpoint was disabled", "warning", "endpoint-disabled", ("what",)),
-    "webhook.exhausted": Issue("A webhook receiver is dead", "warning", "webhook-dead", ("host",)),
-    "account.state": Issue(
-        "Safety checks meet ordinary requests", "warning", "checks-widened", ("model",), when="widened"
+_BUG: Final = Issue("", "error", "OwnFaults", ("error", "at"), bug=True)
+
+ENDS: Final[dict[str, Issue]] = {
+    "job-failed": Issue(
+        "Jobs fail after their last attempt: {code} ({family})", "error", "UpstreamErrors", ("code", "family")
     ),
-    "queue.stuck": Issue("Jobs are ready and no worker takes them", "error", "queue-stuck"),
-    "store.changed": Issue("Redis came back without its data ({reason})", "error", "store-changed", ("reason",)),
-    "audit.unsealed": Issue("Audit records could not be sealed ({error})", "error", "audit-unsealed", ("error",)),
-    "record.unreadable": Issue("A stored value can't be read: {what}", "error", "record-unreadable", ("what",)),
-    "round.broke": Issue("", "error", bug=True),
-    "notice.broke": Issue("", "error", bug=True),
-    "run.broke": Issue("", "error", bug=True),
-    "worker.broke": Issue("", "error", bug=True),
-    "sweep.stuck": Issue("", "error", bug=True),
-    "webhook.fault": Issue("", "error", bug=True),
-    "webhook.unmade": Issue("", "error", bug=True),
-    "api.broke": Issue("", "error", bug=True),
+    "job-expired": Issue(
+        "Jobs expire after they have run: {code} ({family})", "error", "JobsExpire", ("code", "family")
+    ),
+    "job-waited": Issue("Jobs expire while they wait: {code} ({family})", "warning", "JobsExpire", ("code", "family")),
+    "job-checked": Issue(
+        "Jobs expire while the provider checks them ({family})", "warning", "SafetyCheckRateUp", ("family",)
+    ),
 }
-"""Every event that is an issue."""
+"""Ends of jobs, by cause: `job_ends.end_of` finds it, and the commit of the end counts it."""
+
+EVENTS: Final[dict[str, tuple[str, Issue]]] = {
+    "access.skipped": ("access-lost", Issue("Access to {model} is lost", "error", "AccessLost", ("model",))),
+    "circuit.opened": (
+        "account-at-fault",
+        Issue("The provider's account is at fault: {code}", "error", "CircuitOpen", ("code", "scope")),
+    ),
+    "account.state": (
+        "checks-widened",
+        Issue(
+            "Safety checks meet ordinary requests ({model})",
+            "warning",
+            "ChecksWidened",
+            ("model",),
+            only=("status", frozenset({"widened"})),
+        ),
+    ),
+    "lease.lost": ("lease-lost", Issue("A run lost its lease", "error", "LeaseLost")),
+    "record.set_aside": (
+        "job-lost",
+        Issue("A job was lost: its record can't be read", "error", "JobsSetAside", ("code",)),
+    ),
+    "content.damaged": ("content-damaged", Issue("Stored content can't be read", "error", "RecordsUnreadable")),
+    "encryption.key_missing": (
+        "key-missing",
+        Issue("Stored content waits for an encryption key that no process has", "error", "RecordsUnreadable"),
+    ),
+    "record.unreadable": (
+        "record-unreadable",
+        Issue("A stored value can't be read: {what}", "error", "RecordsUnreadable", ("what",)),
+    ),
+    "records.refused": ("records-refused", Issue("Records without a MAC are refused", "error", "RecordsUnreadable")),
+    "answer.too_large": (
+        "answer-too-large",
+        Issue("Answers are not kept: Redis does not take them ({reason})", "warning", "RedisMemoryFull", ("reason",)),
+    ),
+    "webhook.endpoint_failing": (
+        "endpoint-failing",
+        Issue("A webhook endpoint fails and will be disabled", "warning", "WebhookDead", ("what",)),
+    ),
+    "webhook.endpoint_disabled": (
+        "endpoint-disabled",
+        Issue("A webhook endpoint was disabled", "warning", "WebhookDead", ("what",)),
+    ),
+    "webhook.exhausted": ("webhook-dead", Issue("A webhook receiver is dead", "warning", "WebhookDead", ("host",))),
+    "webhook.gone": (
+        "webhook-gone",
+        Issue("A webhook receiver refuses all further messages", "warning", "WebhookDead", ("host",)),
+    ),
+    "queue.stuck": ("queue-stuck", Issue("Jobs are ready and no worker takes them", "error", "QueueStuck")),
+    "store.waiting": ("store-away", Issue("Redis can't be used", "error", "RedisDown")),
+    "store.changed": (
+        "store-changed",
+        Issue("Redis came back without its data ({reason})", "error", "StoreChanged", ("reason",)),
+    ),
+    "audit.unsealed": (
+        "audit-unsealed",
+        Issue("Audit records could not be sealed ({error})", "error", "README", ("error",)),
+    ),
+    **{
+        name: (name, _BUG)
+        for name in (
+            "run.broke",
+            "worker.broke",
+            "round.broke",
+            "sweep.stuck",
+            "webhook.fault",
+            "webhook.unmade",
+            "notice.broke",
+            "models.broke",
+            "api.broke",
+        )
+    },
+}
+"""Every event that is an issue, with its cause."""
+
+CAUSES: Final[dict[str, Issue]] = {**ENDS, **dict(EVENTS.values())}
+"""Every issue, by cause: the tag `vigil.cause`."""
 
 TAGS: Final = (
     "job_id",
@@ -59,6 +136,7 @@ TAGS: Final = (
     "attempt",
     "request_id",
     "worker",
+    "account",
     "model",
     "status",
     "code",
@@ -75,6 +153,8 @@ TAGS: Final = (
 """The fields that are sent as tags of an issue; `app` and `host` as digests, because Sentry need not know them."""
 
 _DIGESTED: Final = frozenset({"app", "host"})
+_FREE_TEXT: Final = frozenset({("store.waiting", "reason")})  # names the address of Redis
+_ACCOUNT: Final = "account"  # the state of the whole account is that of its worst family, which has an event of its own
 
 
 def digest(value: object) -> str:
@@ -82,33 +162,68 @@ def digest(value: object) -> str:
     return hashlib.sha256(f"vigil\0{value}".encode()).hexdigest()[:12]
 
 
-def tag_value(field: str, value: object) -> str:
-    """Return the field's value as it may be sent to Sentry."""
-    return digest(value) if field in _DIGESTED else str(value)
+def identifier_or_other(value: object) -> str:
+    """Return a model, a code or an id as it is if it looks like one, else "other"."""
+    text = str(value)
+    return text if _IDENTIFIER.fullmatch(text) else "other"
 
 
 def applies(name: str, fields: Mapping[str, object]) -> bool:
-    """Return whether this event is an issue.
+    """Return whether this event is an issue."""
+    _, issue = EVENTS[name]
+    if issue.only is None:
+        return True
+    field, values = issue.only
+    return fields.get(field) in values and fields.get("model") != _ACCOUNT
 
-    The state of the account as a whole is not: it is that of its worst family, which has an event of its own.
+
+def group_of(cause: str, fields: Mapping[str, object]) -> str:
+    """Return the group of an occurrence: cause and values of the fields `of`, from which title and fingerprint come.
+
+    What belongs to another account than the default one has the account's name before the last value.
     """
-    when = ISSUES[name].when
-    return not when or (fields.get("status") == when and fields.get("model") != "account")
+    values = [_value(field, fields.get(field, "")) for field in CAUSES[cause].of]
+    account = str(fields.get("account") or DEFAULT_ACCOUNT)
+    if values and account != DEFAULT_ACCOUNT:
+        values[-1] = identifier_or_other(f"{account}:{values[-1]}")
+    return _SEPARATOR.join((cause, *values))
 
 
-def title(name: str, fields: Mapping[str, object]) -> str:
+def cause_of(group: str) -> str:
+    """Return the cause of a group; "" if it is none of ours."""
+    cause, *values = group.split(_SEPARATOR)
+    known = cause in CAUSES and len(values) == len(CAUSES[cause].of)
+    return cause if known and all(value == identifier_or_other(value) for value in values) else ""
+
+
+def overflow_of(group: str) -> str:
+    """Return the group that stands for all further ones of the same cause."""
+    cause = cause_of(group)
+    return _SEPARATOR.join((cause, *("other" for _ in CAUSES[cause].of)))
+
+
+def title(group: str) -> str:
     """Return the issue's title, one sentence."""
-    return ISSUES[name].title.format_map({k: tag_value(k, v) for k, v in fields.items()})
+    cause, *values = group.split(_SEPARATOR)
+    return CAUSES[cause].title.format_map(dict(zip(CAUSES[cause].of, values, strict=True)))
 
 
-def fingerprint(name: str, fields: Mapping[str, object]) -> list[str]:
+def fingerprint(group: str) -> list[str]:
     """Return what makes two events the same issue."""
-    issue = ISSUES[name]
-    if issue.bug:
-        return ["bug", str(fields.get("error")), str(fields.get("at", "")).partition(":")[0], name]
-    return [issue.kind, *(tag_value(field, fields.get(field)) for field in issue.of)]
+    return group.split(_SEPARATOR)
 
 
 def tags(name: str, fields: Mapping[str, object]) -> dict[str, str]:
-    """Return the tags of the issue."""
-    return {"vigil.event": name, **{k: tag_value(k, fields[k]) for k in TAGS if fields.get(k) is not None}}
+    """Return the tags of an occurrence; a value that does not look like an identifier is "other"."""
+    sent = (k for k in TAGS if fields.get(k) is not None and (name, k) not in _FREE_TEXT)
+    return {
+        "vigil.event": name,
+        **{k: digest(fields[k]) if k in _DIGESTED else identifier_or_other(fields[k]) for k in sent},
+    }
+
+
+def _value(field: str, value: object) -> str:
+    if field in _DIGESTED:
+        return digest(value)
+    text = str(value).partition(":")[0] if field == "at" else str(value)  # the module: a line moves with each release
+    return identifier_or_other(text)

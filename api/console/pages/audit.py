@@ -13,6 +13,8 @@ from starlette.responses import Response
 from api.console.console_routes import ConsoleRoutes, Done
 from api.console.page_response import HEADERS, Page
 from api.console.visit import Form, Visit, visit_of
+from api.jobs import holding
+from api.jobs.acting import actor_of
 from api.runtime.audit_access import ExportRange
 from api.runtime.store_deadline import with_deadline
 from api.runtime.trail_check import TrailCheckState
@@ -22,7 +24,6 @@ from api.web.streaming import ChunkedResponse
 from worker.audit.diagnose import AuditFault
 from worker.audit.seals import Seal
 from worker.clock import to_ms
-from worker.jobs import ids
 from worker.jobs.timestamps import iso_ms
 from worker.store.audit.content_reads import MAX_LISTED
 
@@ -53,7 +54,10 @@ async def show_audit(visit: Visit) -> Page:
     values = {
         "check": _check(visit, state, await _shown_faults(visit, state)),
         "seals": [_seal(visit, one) for one in seals],
-        "holds": await with_deadline(visit.request, context.audit_access.holds(app)),
+        "holds": [
+            {**one, "scope": holding.scope_of(one["name"])[0], "target": holding.scope_of(one["name"])[1]}
+            for one in await with_deadline(visit.request, context.audit_access.holds(app))
+        ],
         "reads": reads[:_READS],
         "is_first": not offset,
         "next": f"/audit?from={offset + _READS}" if len(reads) > _READS else None,
@@ -73,24 +77,26 @@ async def verify(visit: Visit, _: Form) -> Done:
 
 @routes.action("/audit/holds/place", "ops")
 async def place_hold(visit: Visit, form: Form) -> Done:
-    """Place a legal hold on a job of the app, or on all its jobs."""
-    job_id = await _held(visit, form)
-    holding = visit.context.audit_access.hold(visit.key.app, job_id, by=visit.key.id, why=_reason(form))
-    return Done("/audit", "hold_placed" if await holding else "hold_under_way")
+    """Place a legal hold on a job of the app, on an end user, or on all its jobs."""
+    scope, name = _held(form)
+    held = await holding.place_hold(visit.context, visit.key, scope, name, _reason(form), "console")
+    return Done("/audit", "hold_placed" if held.complete else "hold_under_way")
 
 
 @routes.action("/audit/holds/release", "ops")
 async def release_hold(visit: Visit, form: Form) -> Done:
     """Release a legal hold."""
-    job_id = await _held(visit, form)
-    releasing = visit.context.audit_access.release(visit.key.app, job_id, by=visit.key.id, why=_reason(form))
-    return Done("/audit", "hold_released" if await releasing else "release_under_way")
+    scope, name = _held(form)
+    held = await holding.lift_hold(visit.context, visit.key, scope, name, _reason(form), "console")
+    return Done("/audit", "hold_released" if held.complete else "release_under_way")
 
 
 async def export_lines(request: Request) -> Response:
     """Return the app's records of a time as NDJSON."""
     visit = await visit_of(request, "audit")
     wanted = _range(visit)
+    recording = visit.context.audit_access.record_export(wanted, actor_of(visit.key, "console"))
+    await with_deadline(request, recording)
 
     async def lines() -> AsyncGenerator[bytes, None]:
         async for some in visit.context.audit_access.export_lines(wanted):
@@ -125,16 +131,12 @@ def _range(visit: Visit) -> ExportRange:
     return ExportRange(visit.key.app, None if after is None else max(0, to_ms(after)), max(1, to_ms(before)))
 
 
-async def _held(visit: Visit, form: Form) -> str | None:
-    """Return the job of the app that the form names, or None for all its jobs; raise a Problem (404) for another's."""
-    name = form.text("job")
-    if name == "all":
-        return None
-    job_id = ids.job_id_of(name)
-    rows = await with_deadline(visit.request, visit.context.trail.first_of_chain(job_id)) if job_id else None
-    if rows is None or rows.get("app") != visit.key.app:
-        raise Problem(404, "job_not_found", "This app has no such job in the audit trail.")
-    return job_id
+def _held(form: Form) -> tuple[holding.HoldScope, str | None]:
+    """Return what the form names: a job, an end user, or all jobs of the app."""
+    person, name = form.text("end_user"), form.text("job")
+    if person:
+        return "end_user", person
+    return ("app", None) if name == "all" else ("job", name)
 
 
 def _reason(form: Form) -> str:

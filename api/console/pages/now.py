@@ -1,4 +1,4 @@
-"""Now: what the deployment does at this moment, and how the provider treats the account.
+"""Now: what the deployment does at this moment, and how the provider treats the accounts.
 
 Its parts are read at intervals of their own, each once for all pages that are open: together less than one round trip
 to Redis in a second, whoever looks.
@@ -22,7 +22,7 @@ from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 routes = ConsoleRoutes()
 _REFRESH_S: Final = 3.0
 _HISTORY_S: Final = 86_400
-_REREAD_S: Final = {"queue": 5.0, "workers": 12.0, "circuits": 30.0, "pauses": 30.0, "account": 60.0, "waits": 120.0}
+_REREAD_S: Final = {"queue": 5.0, "workers": 12.0, "circuits": 30.0, "pauses": 30.0, "accounts": 60.0, "waits": 120.0}
 """Of an open page; one that is loaded anew shows what is not older than _FRESH_S."""
 _FRESH_S: Final = 1.0
 _APPS_S: Final = 120.0
@@ -34,14 +34,8 @@ async def show_now(visit: Visit) -> Page:
     parts = _parts(visit.context)
     found = dict(zip(parts, await asyncio.gather(*(_read(visit, *one) for one in parts.items())), strict=True))
     history, durations = found["waits"].value
-    status = DeploymentStatus(
-        found["queue"].value,
-        found["workers"].value,
-        found["account"].value,
-        found["circuits"].value,
-        found["pauses"].value,
-        durations,
-    )
+    read = {name: one.value for name, one in found.items()} | {"durations": durations}
+    status = DeploymentStatus(**{name: read[name] for name in DeploymentStatus._fields})
     values: dict[str, Any] = {
         **status_view(status, visit.key, visit.context.catalogue),
         "rate_chart": rate_chart(history),
@@ -65,7 +59,7 @@ def _parts(context: AppContext) -> dict[str, Callable[[], Awaitable[Any]]]:
         "workers": deployment.workers,
         "circuits": deployment.circuits,
         "pauses": context.pauses.list,
-        "account": deployment.account,
+        "accounts": deployment.accounts,
         "waits": waits,
     }
 

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from api.console.console_routes import ConsoleRoutes, Done
 from api.console.page_response import Page
 from api.console.visit import Form, Visit
+from api.jobs.acting import record_act
 from api.jobs.endpoint_views import endpoint_views
 from api.jobs.redelivery import redeliver_named
 from api.runtime.store_deadline import with_deadline
@@ -70,6 +71,8 @@ async def redeliver_failed(visit: Visit, form: Form) -> Done:
 async def rotate_secret(visit: Visit, _: Form) -> Page:
     """Give the endpoint a new secret, and show it this once."""
     context, secret = visit.context, new_secret(visit.context.clock.random_bytes(_SECRET_BYTES))
+    named = {"endpoint_id": _endpoint_id(visit)}
+    await record_act(visit.request, visit.key, "webhook_endpoint.secret_rotated", via="console", **named)
     rotating = context.endpoints.rotate(visit.key.app, _endpoint_id(visit), secret, visit.key.id)
     endpoint = await with_deadline(visit.request, rotating)
     (shown,) = await with_deadline(visit.request, endpoint_views(context, [endpoint]))
@@ -82,6 +85,8 @@ async def set_state(visit: Visit, form: Form) -> Done:
     state = form.text("state")
     if state not in {"active", "paused"}:
         raise Problem(422, "validation_error", "An endpoint can be made active or paused.")
+    named = {"endpoint_id": _endpoint_id(visit), "state": state}
+    await record_act(visit.request, visit.key, "webhook_endpoint.changed", via="console", **named)
     changing = visit.context.endpoints.change(
         visit.key.app,
         _endpoint_id(visit),

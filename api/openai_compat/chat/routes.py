@@ -82,7 +82,9 @@ async def _accept(request: Request) -> _Accepted:
     idem = idempotency_key(request)
     retries = expect_retries(request, idem)
     sent, media = await read_json_with_media(request)
-    parse = partial(parse_chat, carries_chat=context.settings.upstream == "chat")
+    model = sent.get("model") if isinstance(sent, dict) else None
+    account = context.accounts.of(key.app, str(model), context.catalogue)
+    parse = partial(parse_chat, carries_chat=account.upstream == "chat")
     parsed = await context.large_work.run(key.app, body_size(request), parse, sent)
     slot_of(request.scope).begin(Kind.STREAMS if parsed.stream else Kind.WAITS)
     meter = meter_of(context.settings, key)

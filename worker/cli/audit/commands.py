@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import sys
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from worker.audit import ship
-from worker.audit.chain import app_chain
-from worker.audit.export import BadExport, FileProof, lines_of, manifest, read_manifest
-from worker.audit.keyfile import load_or_create
-from worker.audit.keys import Signer, TrustedKeys
-from worker.audit.keytext import as_text, from_text
+from worker.audit.export import BadExport, FileProof, lines_of, read_manifest
+from worker.audit.keys import TrustedKeys
+from worker.audit.keytext import as_text
 from worker.audit.report import Report
 from worker.audit.seals import BadSeal
+from worker.cli.audit.export import export
+from worker.cli.audit.holds import hold, holds, release
+from worker.cli.audit.list import list_
 from worker.cli.audit.show import show
+from worker.cli.audit.signing import load_signer, trusted_keys
 from worker.cli.audit.trail_access import Json, with_trail
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
-from worker.cli.rendering import clean, print_columns
-from worker.clock import Clock, to_ms
-from worker.jobs.ids import job_id_of
+from worker.clock import Clock
 from worker.settings import Settings
 from worker.settings_loader import load
-from worker.store.audit.export import Export
-from worker.store.audit.legal_holds import LegalHolds
 from worker.store.audit.verification import TrailVerification
 from worker.store.connection.pool import Redis
 from worker.store.lifecycle.record_verification import RecordVerification
@@ -47,27 +42,9 @@ group = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     group.command()(show)
+    for command in (export, list_, hold, release, holds):
+        group.command(command.__name__.rstrip("_"))(command)
     app.add_typer(group, name="audit")
-
-
-def load_signer(settings: Settings) -> Signer | None:
-    """Return this machine's signing key, or None. Raise CliError if its file can't be used."""
-    given = settings.audit_key.get_secret_value() if settings.audit_key else None
-    try:
-        return load_or_create(given, settings.data_dir, None)
-    except (OSError, ValueError) as error:
-        raise CliError(
-            f"{settings.data_dir / 'audit.key'} can't be used ({type(error).__name__})", EXIT_USAGE
-        ) from None
-
-
-def _trusted_keys(settings: Settings, more: list[str]) -> list[bytes]:
-    signer = load_signer(settings)
-    try:
-        given = [from_text(key) for key in (*settings.audit_public_keys, *more)]
-    except ValueError:
-        raise CliError("--key must be a public key as `vigil audit key` prints it", EXIT_USAGE) from None
-    return [*given, *([signer.public] if signer is not None else [])]
 
 
 @group.command()
@@ -107,7 +84,7 @@ def verify(
     settings = load()
     if records and file is not None:
         raise CliError("--records compares Redis, --file verifies an export: give one of them", EXIT_USAGE)
-    public = _trusted_keys(settings, key or [])
+    public = trusted_keys(settings, key or [])
     if file is not None:
         report = _verify_file(file, manifest_file, TrustedKeys(public) if public else None)
     else:
@@ -159,64 +136,6 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise CliError(f"{path}: {error}") from None
 
 
-@group.command()
-def export(
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write to this file, and the manifest to FILE.manifest.json.  [stdout]")
-    ] = None,
-    app: Annotated[str | None, typer.Option(help="Only this app's records.")] = None,
-    after: Annotated[str | None, typer.Option(help="Only records from this time on, ISO 8601.")] = None,
-    before: Annotated[str | None, typer.Option(help="Only records before this time, ISO 8601.")] = None,
-    manifest_file: Annotated[Path | None, typer.Option("--manifest", help="Write the manifest to this file.")] = None,
-) -> None:
-    """Export the audit trail as NDJSON.
-
-    Writes one record per line and a manifest with which anyone can verify the export (ops/audit.md).
-    """
-    settings = load()
-    times = {"after": _parse_time_ms("--after", after), "before": _parse_time_ms("--before", before)}
-    manifest_path = manifest_file or (Path(f"{out}.manifest.json") if out else None)
-    signer, public = load_signer(settings), _trusted_keys(settings, [])
-
-    async def work(redis: Redis) -> int:
-        clock = Clock()
-        export = Export(redis, clock, app, times["after"], times["before"])
-        batches = export.lines()
-        first: list[bytes] = await anext(
-            batches, []
-        )  # (read before an earlier export is overwritten: Redis may be away)
-        with ExitStack() as stack:
-            file: IO[bytes] = stack.enter_context(out.open("wb")) if out is not None else sys.stdout.buffer
-            file.writelines(line + b"\n" for line in first)
-            async for lines in batches:
-                file.writelines(line + b"\n" for line in lines)
-            file.flush()
-        filters = {"app": app, "after": after, "before": before}
-        if manifest_path is not None:
-            raw = manifest(export.manifest, export.seals, filters=filters, public=public, signer=signer, at=clock.now())
-            manifest_path.write_bytes(raw)
-        return export.manifest.digest.count
-
-    try:
-        count = with_trail(settings, work)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise CliError(f"{error.filename} can't be written: {error.strerror}", EXIT_USAGE) from None
-    if out is not None:
-        typer.echo(f"{count:,} records in {out}; `vigil audit verify --file {out}` verifies them", err=True)
-
-
-def _parse_time_ms(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-        return max(0, to_ms(at if at.tzinfo else at.replace(tzinfo=UTC)))
-    except (ValueError, OverflowError):
-        raise CliError(f"{option} takes a time such as 2026-07-01T12:00:00Z, not {text!r}", EXIT_USAGE) from None
-
-
 @group.command("key")
 def key_(as_json: Json = False) -> None:
     """Print this machine's public key. It verifies the checkpoints that this machine signed."""
@@ -225,61 +144,3 @@ def key_(as_json: Json = False) -> None:
         raise CliError("this machine has no signing key: set VIGIL_AUDIT_KEY, or start a worker, which makes one")
     text = as_text(signer.public)
     print(json.dumps({"key_id": signer.key_id, "public_key": text}) if as_json else text)
-
-
-JobOrNone = Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job's id, job_….")]
-AppOrNone = Annotated[str | None, typer.Option("--app", help="All jobs of this app instead of one job.")]
-Reason = Annotated[str, typer.Option("--reason", help="The reason; it is kept in the audit trail.")]
-By = Annotated[str, typer.Option("--by", help="The person responsible.  [your login]")]
-
-
-@group.command()
-def hold(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
-    """Place a legal hold.
-
-    The audit trail and the content of the job, or of all jobs of the app, are kept beyond their time to live.
-    """
-    name, settings = _chain_name(job, app), load()
-    who, ttl = by or _login(), settings.result_ttl
-    with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).place(name, by=who, why=reason), writes=True)
-    print(
-        json.dumps({"name": name, "held": True})
-        if as_json
-        else f"{name} is on hold; `vigil audit release` ends the hold"
-    )
-
-
-@group.command()
-def release(reason: Reason, job: JobOrNone = None, app: AppOrNone = None, by: By = "", as_json: Json = False) -> None:
-    """Release a legal hold. Expired records and content are removed again."""
-    name, settings = _chain_name(job, app), load()
-    who, ttl = by or _login(), settings.result_ttl
-    with_trail(settings, lambda r: LegalHolds(r, Clock(), ttl).release(name, by=who, why=reason), writes=True)
-    print(json.dumps({"name": name, "held": False}) if as_json else f"{name} is no longer on hold")
-
-
-@group.command()
-def holds(as_json: Json = False) -> None:
-    """List all legal holds."""
-    settings = load()
-    rows = with_trail(settings, lambda r: LegalHolds(r, Clock(), settings.result_ttl).describe())
-    if as_json:
-        print(json.dumps({"object": "list", "data": rows}, indent=2))
-    elif not rows:
-        print("There are no legal holds.")
-    else:
-        cells = [(row["name"], row["since"], clean(row["by"]), clean(row["reason"])) for row in rows]
-        print_columns(("HELD", "SINCE", "BY", "REASON"), cells)
-
-
-def _chain_name(job: str | None, app: str | None) -> str:
-    if (job is None) == (app is None):
-        raise CliError("give either a job or --app", EXIT_USAGE)
-    return app_chain(app) if app is not None else job_id_of(job or "")
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -102,16 +102,19 @@ def _table(records: list[dict[str, Any]]) -> None:
     cells = []
     for r in records:
         seq, attempt = ("-" if r[name] is None else str(r[name]) for name in ("seq", "attempt"))
-        cells.append((seq, r["at"][:23].rstrip("Z"), r["type"], attempt, clean(_summary(r))))
+        cells.append((seq, r["at"][:23].rstrip("Z"), r["type"], attempt, clean(summary(r))))
     print_columns(("SEQ", "AT", "EVENT", "ATTEMPT", "WHAT"), cells)
 
 
-def _summary(record: dict[str, Any]) -> str:
+def summary(record: dict[str, Any]) -> str:
     """Return what an auditor looks for first: model, outcome, ids, decision, cost."""
     call, decision, data = record.get("call") or {}, record.get("decision") or {}, record["data"]
     parts = [call.get("model"), call.get("outcome"), call.get("request_id")]
     if record["seq"] is None:
-        parts = [data.get("by"), data.get("kind"), data.get("reason")]
+        who = data.get("by")
+        who = f"{data['by_person']} ({who})" if data.get("by_person") else who
+        parts = [who, data.get("kind"), data.get("key_id"), data.get("person"), data.get("scope"), data.get("reason")]
+        parts += [f"{name}: {_short(old)} → {_short(new)}" for name, (old, new) in (data.get("changes") or {}).items()]
     elif record["type"] == "job.queued":
         parts = [f"app {record['app']}", record["key_id"], record["requested_model"]]
     if record["type"].startswith("job.check.") and record.get("checks"):
@@ -122,3 +125,7 @@ def _summary(record: dict[str, Any]) -> str:
     if (cost := record.get("cost")) and cost["total"] is not None:
         parts.append(f"${cost['total']}")
     return " · ".join(str(part) for part in parts if part)
+
+
+def _short(value: Any) -> str:
+    return "default" if value is None else json.dumps(value, separators=(",", ":"))

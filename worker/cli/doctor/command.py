@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from worker.audit.keyfile import FILE_NAME
-from worker.cli.audit.commands import load_signer
+from worker.cli.audit.signing import load_signer
 from worker.cli.doctor.check import DoctorCheck, format_check
 from worker.cli.doctor.external_checks import api_check, sentry_check, webhook_checks
 from worker.cli.doctor.model_checks import model_checks

@@ -6,7 +6,8 @@ Nothing is generated unless `--try` names a model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,7 +18,9 @@ from worker.cli.doctor.external_checks import LOCAL, fetch
 from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.http_headers import parse_http_date
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.errors import Failure
+from worker.provider_accounts import ProviderAccount, ProviderAccounts, provider_accounts, secret_variable
 from worker.safety import classify
 from worker.safety.codes import normalize_code
 from worker.safety.endpoint import Mode, judge_endpoint
@@ -30,25 +33,58 @@ from worker.upstream.probe import model_names
 from worker.upstream.trial import TIMEOUT_S, EndpointTrial, try_model
 
 _MAX_MODELS_SHOWN: Final = 5
-_NO_KEY: Final = "none"  # a worker without a key sends this too
 
 
 async def provider_checks(settings: Settings, model: str | None = None) -> AsyncIterator[DoctorCheck]:
-    """Check the provider: key, clock, models and APIs; with `model` also one small request to that model."""
-    if settings.openai_api_key is None and settings.openai_base_url is None:
+    """Check each account: key, clock, models and APIs; with `model` also one small request to that model.
+
+    The request goes through the account that the model is bound to.
+    """
+    accounts = provider_accounts(settings)
+    tried = accounts.bindings.account_of("", model, settings.catalogue()) if model is not None else None
+    for name, account in accounts.by_name.items():
+        async for check in _account_checks(settings, account, model if name == tried else None):
+            yield check if name == DEFAULT_ACCOUNT else replace(check, name=f"{check.name} ({name})")
+    if accounts.several:
+        for check in _binding_checks(settings, accounts):
+            yield check
+
+
+def _binding_checks(settings: Settings, accounts: ProviderAccounts) -> Iterator[DoctorCheck]:
+    """Tell which bindings overrule others, and which accounts nobody uses."""
+    bindings = accounts.bindings
+    overruled = list(bindings.overruled(settings.catalogue()))
+    used = {*bindings.apps.values(), *bindings.models.values(), *bindings.families.values(), DEFAULT_ACCOUNT}
+    unused = sorted(set(accounts.by_name) - used)
+    fix = "see the tables [apps], [models] and [families] of the file of VIGIL_ACCOUNTS_FILE"
+    if unused:
+        yield DoctorCheck("accounts", "warning", f"nothing is bound to {', '.join(unused)}", fix)
+    for sentence in overruled:
+        yield DoctorCheck("accounts", "warning", sentence, f"if that is not meant, {fix}")
+    if not unused and not overruled:
+        yield DoctorCheck("accounts", "ok", f"{len(accounts.by_name)} accounts; no binding overrules another one")
+
+
+async def _account_checks(
+    settings: Settings, account: ProviderAccount, model: str | None
+) -> AsyncIterator[DoctorCheck]:
+    if account.api_key is None and (account.base_url is None or account.name != DEFAULT_ACCOUNT):
         fix = "set it for the real provider, or only OPENAI_BASE_URL for a server that needs no key"
-        yield DoctorCheck("provider", "warning", "no OPENAI_API_KEY: `vigil up` uses the simulator", fix)
+        detail = "no OPENAI_API_KEY: `vigil up` uses the simulator"
+        if account.name != DEFAULT_ACCOUNT:
+            variable = secret_variable(account.name, "api_key")
+            fix, detail = f"set {variable} for the workers", f"no {variable} here, which every worker needs"
+        yield DoctorCheck("provider", "warning", detail, fix)
         return
-    base = (settings.openai_base_url or OPENAI).rstrip("/")
-    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else _NO_KEY
-    headers = {"Authorization": f"Bearer {key}"}
-    if settings.openai_org_id:
-        headers["OpenAI-Organization"] = settings.openai_org_id
-    if settings.openai_project_id:
-        headers["OpenAI-Project"] = settings.openai_project_id
+    base = (account.base_url or OPENAI).rstrip("/")
+    headers = {"Authorization": f"Bearer {account.key}"}
+    if account.organization:
+        headers["OpenAI-Organization"] = account.organization
+    if account.project:
+        headers["OpenAI-Project"] = account.project
     clock = Clock()
     answer = await fetch(f"{base}/models", headers, local=base.startswith(LOCAL))
-    yield _reachability(base, answer)
+    yield _reachability(base, answer, account)
     if isinstance(answer, Exception):
         return
     if (provider_time := parse_http_date(answer.headers.get("date"))) is not None:
@@ -57,21 +93,21 @@ async def provider_checks(settings: Settings, model: str | None = None) -> Async
         yield clock_check("their clock", "the provider", ahead, slack=2.0)
     if (listed := _listed(answer)) is not None:
         yield _models(listed, settings)
-    provider = Provider(key, base, settings.openai_org_id, settings.openai_project_id)
+    provider = Provider(account.key, base, account.organization, account.project)
     try:
         found = judge_endpoint(
-            settings.upstream, await find_endpoints(provider, f"doctor-{clock.random_bytes(8).hex()}"), clock.now()
+            account.upstream, await find_endpoints(provider, f"doctor-{clock.random_bytes(8).hex()}"), clock.now()
         )
         detail, state = MESSAGES[found.code].message, {True: "ok", False: "problem", None: "warning"}[found.fits]
-        detail = f"VIGIL_UPSTREAM={settings.upstream}: {detail}"
+        detail = f"VIGIL_UPSTREAM={account.upstream}: {detail}"
         yield DoctorCheck("endpoint", state, detail, None if found.fits else found.advice)  # type: ignore[arg-type]
         if model is not None:
-            yield await _trial(provider, settings.upstream, model)
+            yield await _trial(provider, account.upstream, model)
     finally:
         await provider.aclose()
 
 
-def _reachability(base: str, answer: httpx2.Response | Exception) -> DoctorCheck:
+def _reachability(base: str, answer: httpx2.Response | Exception, account: ProviderAccount) -> DoctorCheck:
     if isinstance(answer, Exception):
         failure: Failure = classify.closed(closed_from(answer, opened=False))
         explanation = job_error(failure.code)
@@ -85,7 +121,10 @@ def _reachability(base: str, answer: httpx2.Response | Exception) -> DoctorCheck
         case 200:
             return DoctorCheck("provider", "ok", f"{base} accepts the key")
         case 401:
-            fix = "check OPENAI_API_KEY, OPENAI_ORG_ID and OPENAI_PROJECT_ID: key and organisation must belong together"
+            named = "OPENAI_API_KEY, OPENAI_ORG_ID and OPENAI_PROJECT_ID"
+            if account.name != DEFAULT_ACCOUNT:
+                named = f"{secret_variable(account.name, 'api_key')}, and organization and project of the account"
+            fix = f"check {named}: key and organisation must belong together"
             return DoctorCheck("provider", "problem", f"{base} refuses the key (401{_code(answer)})", fix)
         case 403:
             fix = "this key, project or location may not use the API; ask an owner of the organisation"

@@ -8,6 +8,7 @@ from typing import Final
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
 from worker.cli.doctor.check import DoctorCheck, State, clock_check
+from worker.cli.doctor.key_checks import key_check
 from worker.cli.doctor.store_identity_check import seal_check, store_check
 from worker.cli.processes import with_redis
 from worker.clock import Clock
@@ -78,6 +79,7 @@ async def _checks(redis: Redis, url: str, kind: str, settings: Settings) -> Asyn
     yield await _workers(redis, clock)
     yield await _access(redis)
     yield await _audit_trail(redis, clock, settings)
+    yield await key_check(redis, clock)
     sealed = await seal_check(settings, url)
     if sealed is not None:
         yield sealed
@@ -218,6 +220,11 @@ def _tls(address: Address) -> DoctorCheck:
 async def _workers(redis: Redis, clock: Clock) -> DoctorCheck:
     alive = await worker_registry.workers(redis, clock)
     draining = sum(bool(one.get("draining")) for one in alive)
+    named = {tuple(one["accounts"]) for one in alive if "accounts" in one}
+    if len(named) > 1:
+        detail = f"they have different accounts: {'; '.join(', '.join(names) for names in sorted(named))}"
+        fix = "give every worker the same file (VIGIL_ACCOUNTS_FILE) and restart those with the older one"
+        return DoctorCheck("workers", "problem", detail, fix)
     if len(alive) > draining:
         more = f", {draining} of them draining" if draining else ""
         return DoctorCheck("workers", "ok", f"{len(alive)} with a heartbeat within a minute{more}")

@@ -13,6 +13,7 @@ from arq.connections import ArqRedis
 from arq.jobs import ResultNotFound, SerializationError
 from pydantic import ValidationError
 
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
 from worker.store import keys
@@ -31,8 +32,8 @@ _POLL_INTERVAL_S: Final = 0.1
 class ModelAccessStore:
     """The rows of one account."""
 
-    def __init__(self, redis: ArqRedis, scope: str) -> None:
-        self._redis, self.scope = redis, scope
+    def __init__(self, redis: ArqRedis, scope: str, account: str = DEFAULT_ACCOUNT) -> None:
+        self._redis, self.scope, self.account = redis, scope, account
         self._set: Any = script(redis, "admission/set_access")
 
     async def all(self) -> dict[str, ModelAccess]:
@@ -54,7 +55,7 @@ class ModelAccessStore:
                 if new is None:
                     return None
                 args = [model, raw or b"", new.model_dump_json(), self.scope, _TTL_S]
-                if await self._set(keys=[keys.access(self.scope), keys.ACCESS], args=args):
+                if await self._set(keys=[keys.access(self.scope), keys.account_scope(self.account)], args=args):
                     return new
 
     async def note_endpoint(self, endpoint: EndpointFit) -> None:
@@ -67,19 +68,20 @@ class ModelAccessStore:
         return await try_lock(self._redis, keys.access_probe_lock(self.scope), seconds)
 
 
-async def known_access(redis: ArqRedis) -> dict[str, ModelAccess]:
-    """Return the access of the account that workers probed last: the API need not have the provider's key."""
+async def known_access(redis: ArqRedis, account: str = DEFAULT_ACCOUNT) -> dict[str, ModelAccess]:
+    """Return the access of the account as workers probed it last: the API need not have the provider's key."""
     scope: bytes | None = None
+    pointer = keys.account_scope(account)
     with reporting_unreadable():
-        async with store_errors("read the access", keys.ACCESS):
-            scope = await redis.get(keys.ACCESS)
+        async with store_errors("read the access", pointer):
+            scope = await redis.get(pointer)
     return await ModelAccessStore(redis, scope.decode(errors="replace")).all() if scope else {}
 
 
-async def known_endpoint(redis: ArqRedis) -> EndpointFit | None:
+async def known_endpoint(redis: ArqRedis, account: str = DEFAULT_ACCOUNT) -> EndpointFit | None:
     """Return how the mode fits the server that workers probed last; None when none was probed, or it is unreadable."""
     async with store_errors("read the access"):
-        scope = await redis.get(keys.ACCESS)
+        scope = await redis.get(keys.account_scope(account))
         raw = await redis.get(keys.endpoint_fit(scope.decode())) if scope else None
     try:
         return EndpointFit.model_validate_json(raw) if raw else None

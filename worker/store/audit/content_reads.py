@@ -1,6 +1,6 @@
-"""Record in the audit trail who was shown content of a job in the console, before it is shown, and list these records.
+"""Record in the audit trail which person was shown content of a job, before it is shown, and list these records.
 
-A session that looks again within ten minutes adds no second record, so a page that is reloaded does not fill the trail.
+Whoever looks again within ten minutes adds no second record, so a page that is reloaded does not fill the trail.
 The records themselves are the proof; the list of them by app is only the way to find them.
 """
 
@@ -17,6 +17,7 @@ from arq.connections import ArqRedis
 from worker.audit.chain import AuditRow
 from worker.clock import Clock
 from worker.store import keys
+from worker.store.audit.acts import Actor
 from worker.store.audit.trail import Trail
 from worker.store.connection.wrong_types import set_aside_wrong_types
 from worker.store.errors import store_errors
@@ -31,13 +32,14 @@ MAX_LISTED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ContentRead:
-    """One look at content: when, by which key, in which session, at what of which job."""
+    """One look at content: when, by which key of whom, in which session of the console, at what of which job."""
 
     at: str
     job_id: str
     kind: str
     by: str
     session: str
+    person: str = ""
 
 
 class ContentReads:
@@ -46,19 +48,18 @@ class ContentReads:
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._trail = redis, Trail(redis, clock)
 
-    async def record(self, app: str, job_id: str, kind: ContentKind, *, by: str, session: str) -> bool:
+    async def record(self, app: str, job_id: str, kind: ContentKind, actor: Actor, session: str = "") -> bool:
         """Record that this key is about to see the content; return False if it is recorded already.
 
-        `session`: a name of the session that is no secret. Raises Refused when the job has no trail: then nothing
-        must be shown.
+        `session`: of the console, a name of it that is no secret. Raises Refused when the job has no trail: then
+        nothing must be shown.
         """
-        mark = keys.read_mark(hashlib.sha256(f"{session}\0{job_id}\0{kind}".encode()).hexdigest())
+        mark = keys.read_mark(hashlib.sha256(f"{session or actor.by}\0{job_id}\0{kind}".encode()).hexdigest())
         async with store_errors("look for a record of the trail", mark):
             if await self._redis.exists(mark):
                 return False
-        row = await self._trail.note(
-            CONTENT_READ, app=app, job_id=job_id, by=by, why="", kind=kind, session=session, via="console"
-        )
+        data = {"kind": kind, **({"session": session} if session else {}), **actor.noted()}
+        row = await self._trail.note(CONTENT_READ, app=app, job_id=job_id, by=actor.by, why="", **data)
         listed = keys.content_reads(app)
         await set_aside_wrong_types(self._redis, {listed: "list"})
         async with store_errors("list a record of the trail", listed), self._redis.pipeline(transaction=True) as pipe:
@@ -84,7 +85,8 @@ def _reads(rows: Iterable[AuditRow], app: str) -> Iterable[ContentRead]:
             body: dict[str, Any] = json.loads(row.record)
             if body["type"] == CONTENT_READ and body["app"] == app:
                 data = body["data"]
-                found = (body["at"], body["job_id"], data["kind"], data["by"], data["session"])
+                whose = (data["by"], data.get("session", ""), data.get("by_person", ""))
+                found = (body["at"], body["job_id"], data["kind"], *whose)
                 yield ContentRead(*(str(one) for one in found))
         except (ValueError, LookupError, TypeError, RecursionError):
             continue  # the verification of the trail names it

@@ -7,23 +7,27 @@ from dataclasses import dataclass, field
 
 from arq.connections import ArqRedis
 
-from worker.audit.chain import AuditRow, chain_of_row, stream_id
+from worker.audit.chain import AuditRow, app_chain, chain_of_row, stream_id
 from worker.audit.export import ExportManifest, follows_from_nothing
 from worker.audit.seals import Seal, parse
 from worker.clock import Clock
 from worker.store.audit.seals import Seals
-from worker.store.audit.trail import Trail, record_prefix
+from worker.store.audit.trail import Trail
+from worker.store.audit.trail_search import TrailFilter, TrailSearch
 
 _PAGE = 5_000
 
 
 @dataclass(slots=True)
 class Export:
-    """One export: read `lines()` to the end, then `manifest` and `seals` are complete."""
+    """One export: read `lines()` to the end, then `manifest` and `seals` are complete.
+
+    Of an end user it has the chains of their jobs. A selection by type or actor has gaps: no manifest can prove it.
+    """
 
     redis: ArqRedis
     clock: Clock
-    app: str | None = None
+    wanted: TrailFilter = field(default_factory=TrailFilter)
     after_ms: int | None = None
     before_ms: int | None = None
     page: int = _PAGE
@@ -32,7 +36,7 @@ class Export:
 
     async def lines(self) -> AsyncIterator[list[bytes]]:
         """Yield the lines, page by page, up to what the trail holds now."""
-        trail, prefix = Trail(self.redis, self.clock), record_prefix(self.app) if self.app is not None else b""
+        trail, search = Trail(self.redis, self.clock), TrailSearch(self.redis, self.clock)
         high, heads = await trail.last(), await self._sealed()
         if high is None:
             return
@@ -42,9 +46,9 @@ class Export:
         first = last = ""
         async for rows in trail.pages(low, high, self.page):
             out = []
-            for row in rows:
-                if prefix and not row.record.startswith(prefix):
-                    continue
+            for row in await search.select(rows, self.wanted):
+                if self.wanted.end_user is not None and chain_of_row(row) == app_chain(self.wanted.app or ""):
+                    continue  # one record of that chain would prove nothing
                 first, last = first or row.id, row.id
                 out.append(await self._line(trail, row, heads))
             yield out
@@ -62,7 +66,7 @@ class Export:
         The export of one app holds no seals, as their records are not all in it.
         """
         seals = Seals(self.redis)
-        if self.app is not None:
+        if self.wanted.app is not None:
             line = await seals.last_retention(await seals.count())
             return dict(parse(line).body["heads"]) if line is not None else {}
         async for lines in seals.pages(await seals.count()):
@@ -72,7 +76,7 @@ class Export:
 
     def _narrow(self, first: str, last: str) -> None:
         """Keep the seals that this export can prove: all of them, or those within its time range."""
-        if self.app is not None or not last:
+        if self.wanted.app is not None or self.wanted.is_narrow or not last:
             self.seals = []
             return
         end = stream_id(last)

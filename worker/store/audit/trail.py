@@ -27,7 +27,6 @@ NO_HASH: Final = "f" * 64
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _PLACE: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 _PAGE: Final = 2_000
-_MAX_PAGES: Final = 5
 _MAX_TRIES: Final = 50
 
 
@@ -111,24 +110,6 @@ class Trail:
         n = places.index(place) if place in places else 0
         rows = await self.records_at(places[n - 1 : n]) if n else []
         return rows[0].hash if rows else GENESIS
-
-    async def of_app(self, app: str, low: str, high: str, limit: int) -> tuple[list[AuditRow], str | None]:
-        """Return up to `limit` records of the app, oldest first, and the id after which the next page begins, or None.
-
-        One call reads a bounded part of the trail, so a page may be short, or empty, and yet have a next one.
-        """
-        found, prefix = list[AuditRow](), record_prefix(app)
-        for _ in range(_MAX_PAGES):
-            rows = await self.page(low, high)
-            for row in rows:
-                if row.record.startswith(prefix):
-                    found.append(row)
-                    if len(found) > limit:
-                        return found[:limit], found[limit - 1].id
-            if len(rows) < _PAGE:
-                return found, None
-            low = f"({rows[-1].id}"
-        return found, low.removeprefix("(")
 
     async def note(self, act: str, *, app: str, job_id: str | None, by: str, why: str, **data: Any) -> AuditRow:
         """Append the record of an action on a job, or (without `job_id`) on an app: who, what and why.

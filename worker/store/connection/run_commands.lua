@@ -10,6 +10,11 @@
 --                                          row
 --   GROUP counts members id status settled keep_s at   counts the job in its group with its status, not with the last one
 --                                          any more; once all jobs have ended, the group is kept for so many seconds
+--   RETIRE job trail input output settled holds times app id ended passed least result prompt holder…
+--                                          lets a job that ended at `ended` (ms), `passed` seconds ago, expire so many
+--                                          seconds after its end, its input after `prompt`; or sooner, if the field of
+--                                          its app in `times` says so: "<result> <prompt>"; but not within `least`
+--                                          seconds. While the set of legal holds has one of the holders, nothing expires
 --   COUNT …                                adds the job's counts to those of its week: count_losses below
 -- or be one of its own, also after IF:
 --   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
@@ -61,6 +66,23 @@ local function count_in_group(counts, members, id, status, settled, keep_s, at)
     for _, key in ipairs({counts, members}) do call('PERSIST', key) end
   end
 end
+local function retire(job, trail, input, output, settled, holds, times, app, id, ended, passed, least, result, prompt, ...)
+  local own_result, own_prompt = string.match(call('HGET', times, app) or '', '^(%d+) (%d+)$')
+  if own_result then
+    result, prompt = math.min(result, own_result), math.min(prompt, own_prompt)
+  end
+  local held = false
+  for _, holder in ipairs({...}) do held = held or within(holds, holder, 'PERSIST') end
+  for _, name in ipairs({job, trail, input, output}) do
+    if held then
+      call('PERSIST', name)
+    else
+      local seconds = name == input and math.min(prompt, result) or result
+      call('EXPIRE', name, string.format('%.0f', math.max(least, seconds - passed)))
+    end
+  end
+  call('ZADD', settled, string.format('%.0f', ended + result * 1000), id)
+end
 -- adds to a counter; whatever is wrong with it, the commit goes on: a count can be corrected, a job not
 local function add_count(key, field, amount)
   local reply = redis.pcall('HINCRBY', key, field, amount)
@@ -93,7 +115,8 @@ local function count_losses(apps, week, people, person, ttl, most_models, most_p
     for _, key in ipairs({people, person}) do call('EXPIRE', key, ttl, 'NX') end
   end
 end
-local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, GROUP = count_in_group, COUNT = count_losses}
+local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, RETIRE = retire, GROUP = count_in_group,
+  COUNT = count_losses}
 local function run_command(first, last)
   if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))

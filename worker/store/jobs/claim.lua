@@ -1,7 +1,7 @@
 -- claim: Lease up to `limit` jobs to a worker: first those whose lease has run out, then ready ones, app by app.
 -- KEYS     ready, later, leased: the three queues, one of which each unsettled job is in
---          circuit: the circuit of the provider's account     ring: apps with ready jobs, by virtual time
---          ring_position: the virtual time that the ring has reached     pauses: scopes of pauses, by when they end
+--          ring: apps with ready jobs, by virtual time     ring_position: the virtual time that the ring has reached
+--          pauses: scopes of pauses, by when they end, then the circuits of the provider's accounts
 -- ARGV     worker_id, limit, lease_ms
 --          job_prefix: prefix of a job's hash     arq_prefix: prefix of arq's payload key
 --          arq_head, arq_tail: arq's payload before and behind the job's id
@@ -12,7 +12,7 @@
 --          app_share: the share that an app may take of the slots of this worker that it holds or that are free
 --          held_count: how many apps hold slots of this worker, then each with the number of its slots
 --          then apps whose record the caller refuses (Vigil did not write it): they get the defaults
--- Returns  {next due time in ms or -1, now in ms, 1 if the circuit is open, {id, generation, token, previous token,
+-- Returns  {next due time in ms or -1, now in ms, {1 or 0 for each circuit: whether it is open}, {id, generation, token, previous token,
 --          record, its tag, private, audit head, input, pause}…, {app, its record, …} of the apps that were looked at}
 -- A job without a record is handed out like the others, with an empty record: its worker settles it.
 -- The server's clock decides. A running job is not due, so it is never read again. arq is given a fresh id for each
@@ -23,8 +23,8 @@
 -- whatever puts a job in the queue or frees a slot lets it join again. So the work grows with what is taken, not with
 -- what waits. An app that has its share of this worker keeps its place in the ring and is passed over: there are no more
 -- of them than slots.
-local ready, later, leased, circuit = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local ring, ring_position, pauses = KEYS[5], KEYS[6], KEYS[7]
+local ready, later, leased = KEYS[1], KEYS[2], KEYS[3]
+local ring, ring_position, pauses = KEYS[4], KEYS[5], KEYS[6]
 local worker_id, limit, lease_ms, job_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local arq_prefix, arq_head, arq_tail = ARGV[5], ARGV[6], ARGV[7]
 local input_prefix, max_input = ARGV[8], tonumber(ARGV[9])
@@ -150,4 +150,6 @@ for _, key in ipairs({later, leased}) do
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if first[2] and (due < 0 or tonumber(first[2]) < due) then due = tonumber(first[2]) end
 end
-return {due, now, call('EXISTS', circuit), out, looked_at}
+local circuits = {}
+for i = 7, #KEYS do circuits[#circuits + 1] = call('EXISTS', KEYS[i]) end
+return {due, now, circuits, out, looked_at}

@@ -7,7 +7,7 @@ whose key is not here is handed out locked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 from arq.connections import ArqRedis
@@ -75,19 +75,19 @@ class JobClaims:
         self._unreadable_jobs, self._remember, self._app_records = unreadable, remember, AppRecords(reader.macs)
 
     async def claim(
-        self, worker: str, limit: int, lease_seconds: float, circuit: str, limits: AppLimits
+        self, worker: str, limit: int, lease_seconds: float, circuits: Sequence[str], limits: AppLimits
     ) -> tuple[float, list[ClaimedJob]]:
         """Do what `Jobs.claim` says."""
         lease_ms = int(lease_seconds * 1000)
         async with store_errors("claim jobs"):
-            due, now, is_open, claimed, apps = await self._scripts.claim(
-                worker, limit, lease_ms, circuit, limits, self._app_records.refused
+            due, now, open_circuits, claimed, apps = await self._scripts.claim(
+                worker, limit, lease_ms, circuits, limits, self._app_records.refused
             )
         self._app_records.check(apps)
         readable, unreadable = list[ClaimedJob](), list[ClaimReply]()
         for one in claimed:
             try:
-                readable.append(self._claimed_job(one, is_open))
+                readable.append(self._claimed_job(one, open_circuits))
             except RecordUnreadable:
                 unreadable.append(one)
         settled = False
@@ -97,9 +97,9 @@ class JobClaims:
             if restored is not None and not restored.settled:
                 raw = codec.dump_job(restored)
                 tag = record_tag(self._reader.macs, restored.id, restored.version, raw)
-                readable.append(self._claimed_job(one._replace(record=raw, tag=tag), is_open))
+                readable.append(self._claimed_job(one._replace(record=raw, tag=tag), open_circuits))
         if settled and not readable:
-            return await self.claim(worker, limit, lease_seconds, circuit, limits)
+            return await self.claim(worker, limit, lease_seconds, circuits, limits)
         return (due - now) / 1000 if due >= 0 else -1.0, readable
 
     async def _settle_unreadable(self, c: ClaimReply) -> tuple[Job | None, bool]:
@@ -133,7 +133,7 @@ class JobClaims:
         async with store_errors("postpone a job"):
             await self._scripts.commit(job.id, job.version, c.token, self._clock.random_bytes(16).hex(), commands)
 
-    def _claimed_job(self, c: ClaimReply, gated: bool) -> ClaimedJob:
+    def _claimed_job(self, c: ClaimReply, open_circuits: frozenset[str]) -> ClaimedJob:
         job = self._reader.read(c.job_id, c.record, c.tag)
         private, input_ = dict[str, Any](), None
         unreadable: Literal["", "locked", "damaged"] = ""
@@ -153,4 +153,4 @@ class JobClaims:
         # a job that was handed over while its response was running goes on, whatever is paused
         pause = pause_of(self._reader.macs, c.pause) if c.pause and not job.open_attempts else None
         crashed = c.previous_token != ""
-        return ClaimedJob(job, private or {}, c.token, c.generation, crashed, pause, gated, input_, unreadable)
+        return ClaimedJob(job, private or {}, c.token, c.generation, crashed, pause, open_circuits, input_, unreadable)

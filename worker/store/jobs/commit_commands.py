@@ -19,7 +19,9 @@ from worker.jobs.record import Job
 from worker.store import channels, codec, keys
 from worker.store.admission.pauses import PREFIX
 from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
+from worker.store.audit.hold_names import holders_of
 from worker.store.commands import Command, CommandArg
+from worker.store.jobs.end_counts import end_commands
 from worker.store.jobs.job_groups import group_commands
 from worker.store.jobs.loss_counters import loss_commands
 from worker.store.jobs.provider_ids import ref_commands
@@ -44,7 +46,13 @@ class RetentionTimes:
     prompt: int | None = None  # the input, when it goes before the output
     unstored: int = 3600  # of a job with `store: false` whose output its app has not read
     audit: int = 400 * 86_400
+    audit_max: int | None = None  # of apps that keep their trail longer than `audit`
     idempotency: int = 86_400
+
+    @property
+    def longest(self) -> int:
+        """Return the longest time for which anything of a job may be kept."""
+        return max(self.audit, self.audit_max or 0, self.result)
 
 
 class CommitCommands:
@@ -91,11 +99,12 @@ class CommitCommands:
                 commands.append(("SADD", keys.HOLDING_SCOPES, after.hold.scope))
         if after.settled and (before is None or not before.settled):
             commands.extend(self.retire(after))
+            commands.extend(end_commands(before, after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
         commands.extend(ledger_commands(after, trail, self._limits, self._macs))
         commands.extend(tally_commands(after, trail))
         commands.extend(duration_commands(after, trail))
-        commands.extend(loss_commands(before, after, max(self._keep.audit, self._keep.result)))
+        commands.extend(loss_commands(before, after, self._keep.longest))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head
@@ -116,20 +125,25 @@ class CommitCommands:
 
     def retire(self, job: Job) -> list[Command]:
         """Return the commands that limit how long a settled job's data is kept."""
-        keep = self._keep.result
-        names = (keys.job(job.id), keys.trail(job.id), keys.job_input(job.id), keys.job_output(job.id))
-        commands: list[Command] = [("EXPIRE", name, keep) for name in names]
-        if self._keep.prompt is not None and self._keep.prompt < keep:
-            commands.append(("EXPIRE", keys.job_input(job.id), self._keep.prompt))
+        keep = self._keep
+        commands: list[Command] = [retire_command(job, keep)]
         if not job.store:
-            commands.append(("ZADD", keys.ERASURE_DUE, to_ms(self._clock.now()) + self._keep.unstored * 1000, job.id))
-        for hold in (job.id, chain.app_chain(job.app)):  # a legal hold keeps the content too
-            commands.extend(("IF", keys.LEGAL_HOLDS, hold, "PERSIST", name) for name in names)
+            commands.append(("ZADD", keys.ERASURE_DUE, to_ms(self._clock.now()) + keep.unstored * 1000, job.id))
         commands.extend(("DEL", keys.text(job.id, a.number)) for a in job.attempts)
-        ended = job.finished_at or job.created_at
-        commands.append(("ZADD", keys.SETTLED, to_ms(ended) + keep * 1000, job.id))
         commands.append(measure_command(job))
         return commands
+
+
+def retire_command(job: Job, keep: RetentionTimes, *, passed: int = 0, least: int = 0) -> Command:
+    """Return what a script runs to let a settled job expire, unless a legal hold keeps it.
+
+    `passed`: the seconds since its end; nothing expires within the next `least` seconds.
+    """
+    names = (keys.job(job.id), keys.trail(job.id), keys.job_input(job.id), keys.job_output(job.id))
+    prompt = keep.result if keep.prompt is None else min(keep.prompt, keep.result)
+    times = (to_ms(job.finished_at or job.created_at), passed, least, keep.result, prompt)
+    shared = (keys.SETTLED, keys.LEGAL_HOLDS, keys.RETENTION_TIMES)
+    return ("RETIRE", *names, *shared, job.app, job.id, *times, *holders_of(job))
 
 
 def measure_commands(job: Job, *, since: Job, writes: Sequence[Command]) -> list[Command]:

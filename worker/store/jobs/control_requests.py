@@ -15,7 +15,7 @@ from worker.jobs.errors import Refused
 from worker.jobs.events import EventDraft
 from worker.jobs.offer_terms import terms_digest
 from worker.jobs.record import Job
-from worker.jobs.states import UNDER_WAY, Status
+from worker.jobs.states import UNDER_WAY, Outcome, Status
 from worker.safety import messages
 from worker.store import channels, keys
 from worker.store.commands import Command
@@ -40,11 +40,13 @@ class JobControl:
         def decide(job: Job) -> Sequence[EventDraft]:
             if job.settled or job.cancel_requested_at is not None:
                 return []
-            if job.status in UNDER_WAY:
+            if job.status in UNDER_WAY or (job.open_attempts and job.status is Status.QUEUED):
                 return [(ev.CancelRequested(by=by), None)]
             error = messages.job_error("cancelled")
-            end = ev.Cancelled(upstream_under_way=False, **bill_of(job.attempts), error=error, by=by)
-            return [(end, None)]
+            left = [(ev.AttemptFinished(outcome=Outcome.CANCELLED), a.number) for a in job.open_attempts]
+            ended = [a.evolve(outcome=Outcome.CANCELLED) if a.outcome is None else a for a in job.attempts]
+            end = ev.Cancelled(upstream_under_way=bool(left), **bill_of(ended), error=error, by=by)
+            return [*left, (end, None)]
 
         job = await self._jobs.change(job_id, decide, writes=_unless_settled("cancel"))
         return job, await self._upstream_under_way(job)

@@ -73,7 +73,8 @@ _MAX_BYTES_WHEN_FULL: Final = 64 * 1024  # of content that the change of a runni
 
 def retention_of(settings: Settings) -> RetentionTimes:
     """Return the retention times of the settings."""
-    return RetentionTimes(settings.result_ttl, settings.prompt_ttl, settings.unstored_ttl, settings.audit_ttl)
+    times = (settings.result_ttl, settings.prompt_ttl, settings.unstored_ttl, settings.audit_ttl)
+    return RetentionTimes(*times, audit_max=settings.audit_max_ttl)
 
 
 class Jobs:
@@ -128,14 +129,19 @@ class Jobs:
         return await self._creation.find_repeated(app, idempotency_key, fingerprint)
 
     async def claim(
-        self, worker: str, limit: int, lease_seconds: float, circuit: str = "", limits: AppLimits | None = None
+        self,
+        worker: str,
+        limit: int,
+        lease_seconds: float,
+        circuits: Sequence[str] = (),
+        limits: AppLimits | None = None,
     ) -> tuple[float, list[ClaimedJob]]:
         """Claim jobs for this worker; return the seconds until something falls due, or -1, and the jobs.
 
-        `circuit`: the scope of the provider's account; each job then says whether it must pass the circuit's gate.
+        `circuits`: the scopes of the provider's accounts; each job then says which of them are open.
         `limit`: the free slots of the worker. `limits`: how many of them an app may take; by default all.
         """
-        return await self._claims.claim(worker, limit, lease_seconds, circuit, limits or AppLimits())
+        return await self._claims.claim(worker, limit, lease_seconds, circuits, limits or AppLimits())
 
     async def renew(self, lease_seconds: float, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""

@@ -68,13 +68,13 @@ class ClaimReply(NamedTuple):
 
 
 class ClaimReplies(NamedTuple):
-    """What a claim returned: the next due time in ms or -1, the server's time in ms, whether the circuit is open, the
+    """What a claim returned: the next due time in ms or -1, the server's time in ms, which circuits are open, the
     claimed jobs, and the records of the apps whose limits it read.
     """
 
     due: int
     now: int
-    is_open: bool
+    open_circuits: frozenset[str]
     jobs: list[ClaimReply]
     apps: dict[str, bytes]
 
@@ -201,7 +201,7 @@ class Scripts:
         worker: str,
         limit: int,
         lease_ms: int,
-        circuit: str,
+        circuits: Sequence[str],
         limits: AppLimits,
         refused: Iterable[str] = (),
     ) -> ClaimReplies:
@@ -212,15 +212,16 @@ class Scripts:
         args += [keys.app_queue(""), keys.slots(""), keys.app(""), limits.running, keys.PAUSE]
         held = [part for pair in limits.held.items() for part in pair]
         args += [limits.share, len(limits.held), *held, *refused]
-        names = [keys.READY, keys.LATER, keys.LEASED, keys.circuit(circuit)]
-        names += [keys.RING, keys.RING_POSITION, keys.PAUSES]
-        due, now, is_open, rows, apps = await self._claim(keys=names, args=args)
+        names = [keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.RING_POSITION, keys.PAUSES]
+        names += map(keys.circuit, circuits)
+        due, now, states, rows, apps = await self._claim(keys=names, args=args)
         claimed = [
             ClaimReply(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], r[6], _text(r[7]), r[8], r[9])
             for r in rows
         ]
         records = {_text(name): raw for name, raw in zip(apps[::2], apps[1::2], strict=True) if raw}
-        return ClaimReplies(int(due), int(now), bool(is_open), claimed, records)
+        open_circuits = frozenset(scope for scope, is_open in zip(circuits, states, strict=True) if is_open)
+        return ClaimReplies(int(due), int(now), open_circuits, claimed, records)
 
     async def renew(self, lease_ms: int, claims: Sequence[tuple[str, str]]) -> list[str]:
         """Extend leases. For each (job id, token) return "" (still held), "LOST", or the API's control message."""

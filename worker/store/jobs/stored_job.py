@@ -83,7 +83,9 @@ class ClaimedJob:
     generation: int
     crashed: bool  # its last holder died without releasing it
     pause: Pause | None = None  # what stops it from starting
-    gated: bool = False  # a circuit was open when it was claimed: check the gate before calling
+    open_circuits: frozenset[str] = (
+        frozenset()
+    )  # when it was claimed: check the gate before calling one of these accounts
     input: dict[str, Any] | None = field(default=None, repr=False)  # None when it is large: it is read on its own
     unreadable: Literal["", "locked", "damaged"] = ""  # its master key is not here (yet), or its content is damaged
 

@@ -20,7 +20,6 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Ref
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job, Removal
 from worker.store import keys
-from worker.store.audit.legal_holds import is_held
 from worker.store.commands import Command
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE, MasterKeyring, body_field, tries_field
@@ -28,6 +27,7 @@ from worker.store.errors import store_errors
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.search_terms import METADATA, forget_terms_command
 from worker.store.jobs.stored_job import StoredJob
+from worker.store.lifecycle.legal_holds import is_held
 from worker.store.values import readable, report_unreadable, reporting_unreadable, valid_members
 from worker.store.webhooks.outbox import OutboxMessage, load_message, message_ids_of
 
@@ -72,7 +72,7 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
 
 async def refuse_if_held(redis: ArqRedis, job: Job) -> None:
     """Raise Refused if a legal hold keeps the job's content."""
-    if await is_held(redis, job.app, job.id):
+    if await is_held(redis, job):
         raise Refused("legal_hold", "The job is kept for a legal case; it can't be deleted until that is over.")
 
 

@@ -19,7 +19,7 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import codec, keys
 from worker.store.admission.appeal_notes import note_name
 from worker.store.admission.quarantine import row_name, secret_name as end_user_name
-from worker.store.apps import dump_app, load_app, secret_name as app_secret
+from worker.store.app_records import dump_app, load_app, secret_name as app_secret
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of

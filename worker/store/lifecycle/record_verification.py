@@ -22,7 +22,9 @@ from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import keys
 from worker.store.admission.pauses import PREFIX, load_pause
 from worker.store.admission.quarantine import row_name
-from worker.store.apps import app_content, key_content, load_app, read_key
+from worker.store.app_records import app_content, load_app
+from worker.store.apps import key_content, read_key
+from worker.store.audit.hold_names import APP, end_user_hold
 from worker.store.audit.record_notes import Kind, RecordNote, RecordNotes, latest_notes, read_note
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import keyring_of
@@ -81,7 +83,7 @@ class RecordVerification:
             try:
                 rows = await self._trail.of_chain(chain)
                 async with store_errors("read the holds", keys.LEGAL_HOLDS):
-                    held = bool(await self._redis.sismember(keys.LEGAL_HOLDS, chain))
+                    held = {raw.decode(errors="replace") for raw in await self._redis.smembers(keys.LEGAL_HOLDS)}
             except RecordUnreadable as error:
                 faults.add_text(f"{error.key} {explain(error)}")
                 continue
@@ -90,9 +92,10 @@ class RecordVerification:
             bodies = [(row.id, body) for row in rows for body in compare.bodies_of([row])]
             for place, body in bodies:
                 self._note_act(place, body)
-            hold = compare.is_held(body for _, body in bodies)
-            if hold is not None and hold != held:
-                faults.add_text(f"{chain}: a legal hold on it was {'removed' if hold else 'never placed'}")
+            for person, hold in compare.holds_of(body for _, body in bodies).items():
+                held_as = chain if person is None else end_user_hold(chain.removeprefix(APP), person)
+                if hold != (held_as in held):
+                    faults.add_text(f"{held_as}: a legal hold on it was {'removed' if hold else 'never placed'}")
 
     def _note_act(self, place: str, body: dict[str, Any]) -> None:
         data = body.get("data")

@@ -22,18 +22,25 @@ from worker.jobs.errors import RecordUnreadable
 from worker.jobs.ids import is_job_id
 from worker.jobs.states import Status
 from worker.store import keys
-from worker.store.audit.legal_holds import LegalHolds
+from worker.store.apps import Apps
+from worker.store.audit.end_user_rows import EndUserRows, body_of
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command
+from worker.store.connection import locks
 from worker.store.errors import store_errors
+from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.search_terms import indexes_of_terms
+from worker.store.lifecycle.legal_holds import LegalHolds
 from worker.store.values import pipeline_replies, report_unreadable, valid_members
 
 _MAX_RECORDS_PER_SEAL: Final = 10_000
 """Approximate number of records that one seal removes: a script must not block Redis for long."""
 _SEALS_PER_PAGE: Final = 50
 _IDS_PER_COMMAND: Final = 500
+_LOOK_AGAIN_S: Final = 6 * 3600
+KEPT_LONGER: Final = "audit:"
+"""Begins the names of apps among the holds of a seal: their own audit time keeps their records, no legal hold."""
 _RECHECK_MS: Final = 3_600_000
 _MESSAGE_TTL_S: Final = 40 * 86_400  # longer than any schedule of tries
 _JOBS_PER_PAGE: Final = 100
@@ -54,10 +61,12 @@ class _RetentionPass:
 class Retention:
     """Removes what is older than the retention times."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, *, audit_ttl: int, result_ttl: int) -> None:
+    def __init__(self, redis: ArqRedis, clock: Clock, keep: RetentionTimes) -> None:
         """The trail is kept at least as long as its jobs."""
-        self._redis, self._clock, self._keep = redis, clock, max(audit_ttl, result_ttl)
-        self._trail, self._seals, self._holds = Trail(redis, clock), Seals(redis), LegalHolds(redis, clock, result_ttl)
+        self._redis, self._clock, self._keep = redis, clock, max(keep.audit, keep.result)
+        self._trail, self._seals, self._holds = Trail(redis, clock), Seals(redis), LegalHolds(redis, clock, keep)
+        self._end_users, self._apps = EndUserRows(redis, self._trail), Apps(redis, clock)
+        self._longest = max(self._keep, keep.audit_max or 0)
 
     async def trim(self, signer: Signer) -> int:
         """Remove due audit records; return how many."""
@@ -74,15 +83,20 @@ class Retention:
         async with store_errors("look for what has expired"):
             notes = (await self._redis.get(keys.NOTE_COUNT) or b"0").decode(errors="replace")
             line = await self._redis.get(keys.RETENTION_SEAL)
-        before = parse(line) if line else None
-        holds = await self._holds.names()
+        before, edges = parse(line) if line else None, await self._app_edges()
+        holds = await self._holds.names() | {KEPT_LONGER + app for app in edges}
         released = before is not None and bool(set(before.body["holds"]) - holds)
-        due = [] if released else await self._due()
+        again = released or await self._is_time_to_look_again(before, edges)
+        due = [] if again else await self._due()
         checkpoints = [seal for seal in due if seal.kind == "checkpoint"]
-        if not checkpoints and not released:
+        if not checkpoints and not again:
             return None
         upto = checkpoints[-1].last if checkpoints else str(before.body["upto"] if before else "")
-        work = await self._select(before, upto, holds, again=released)
+        work = await self._select(before, upto, holds, edges, again=again)
+        if not due and not released and not work.removed:
+            return None
+        if not work.complete:
+            await self._redis.delete(keys.RETENTION_AGAIN)  # it goes on at once
         through = (due[-1].number, due[-1].hash) if due else (0, "")
         if not due and before is not None:
             through = before.body["through"], before.body["through_hash"]
@@ -115,16 +129,33 @@ class Retention:
                 size += int(seal.body.get("count", 0))
         return found
 
-    async def _select(self, before: Seal | None, upto: str, holds: set[str], *, again: bool) -> _RetentionPass:
+    async def _app_edges(self) -> dict[str, int]:
+        """Return the apps that keep their records longer than others, and before which time (ms) theirs are over."""
+        now = to_ms(self._clock.now())
+        own = {app.name: app.retention.audit or 0 for app in await self._apps.list_apps() if app.retention is not None}
+        longer = {app: min(seconds, self._longest) for app, seconds in own.items()}
+        return {app: now - seconds * 1000 for app, seconds in longer.items() if seconds > self._keep}
+
+    async def _is_time_to_look_again(self, before: Seal | None, edges: dict[str, int]) -> bool:
+        """Return whether some of what was kept for these apps may be over now; True once in some hours."""
+        if before is None or not edges or not before.body["kept"]["count"]:
+            return False
+        return await locks.try_lock(self._redis, keys.RETENTION_AGAIN, _LOOK_AGAIN_S)
+
+    async def _select(
+        self, before: Seal | None, upto: str, holds: set[str], edges: dict[str, int], *, again: bool
+    ) -> _RetentionPass:
         """Select what is removed and what is kept; `again`: also from what earlier passes kept under a hold."""
         work, low = _RetentionPass(), "-"
         if before is not None and not again:
             work.kept, work.kept_head = int(before.body["kept"]["count"]), str(before.body["kept"]["head"])
             low = f"({before.body['upto']}"
         async for rows in self._trail.pages(low, upto):
+            of_held_users = await self._end_users.held(rows, holds)
             for row in rows:
-                if _is_held(row, holds) or (again and len(work.removed) >= _MAX_RECORDS_PER_SEAL):
-                    work.complete &= _is_held(row, holds)
+                held = row.id in of_held_users or _is_held(row, holds) or _is_kept_longer(row, edges)
+                if held or (again and len(work.removed) >= _MAX_RECORDS_PER_SEAL):
+                    work.complete &= held
                     work.kept, work.kept_head = work.kept + 1, extend_kept_chain(work.kept_head, row)
                     continue
                 chain = chain_of_row(row)
@@ -215,6 +246,15 @@ def _is_held(row: AuditRow, holds: set[str]) -> bool:
         return chain_of_row(row) in holds or f"app:{json.loads(row.record)['app']}" in holds
     except (ValueError, LookupError, TypeError):
         return True  # its job can't be read: it may be held
+
+
+def _is_kept_longer(row: AuditRow, edges: dict[str, int]) -> bool:
+    """Return whether the record's app keeps its records longer than others, and this one is not over yet."""
+    if not edges:
+        return False
+    body = body_of(row)
+    edge = edges.get(str(body.get("app"))) if body is not None else None
+    return edge is not None and stream_id(row.id)[0] >= edge
 
 
 def _app_of(rows: Sequence[AuditRow]) -> str:

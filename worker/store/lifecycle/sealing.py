@@ -19,7 +19,8 @@ from worker.jobs.record import Job
 from worker.store import codec, keys, media
 from worker.store.admission.appeal_notes import note_name
 from worker.store.admission.quarantine import secret_name as end_user_name
-from worker.store.apps import app_content, dump_app, key_content, load_app, read_key, secret_name as app_secret
+from worker.store.app_records import app_content, dump_app, load_app, secret_name as app_secret
+from worker.store.apps import key_content, read_key
 from worker.store.audit.record_notes import Kind, RecordNote, RecordNotes, latest_notes
 from worker.store.commands import Command
 from worker.store.connection.kept_secrets import secret_name

@@ -6,12 +6,14 @@ It names no job, no app and no end user.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from arq.connections import ArqRedis
 
 from worker.clock import to_ms
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.catalogue import Catalogue
 from worker.safety.account import (
     NOTICE_SECONDS,
@@ -42,20 +44,24 @@ class AccountState(NamedTuple):
 
 
 async def read_account_state(
-    redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, now: datetime
+    redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, now: datetime, account: str = DEFAULT_ACCOUNT
 ) -> AccountState:
-    """Read and judge the state of the account at `now`."""
-    tally = await read_request_counts(redis, now)
+    """Read and judge the state of this account at `now`."""
+    tally = await read_request_counts(redis, now, account)
     families: dict[str, tuple[FamilyCounts, AccountVerdict]] = {}
     for family, models in sorted(_families(catalogue, tally).items()):
+        half_hour = _of(tally.half_hour, models)
         counts = FamilyCounts(
             hour=_of(tally.hour, models),
-            half_hour=_of(tally.half_hour, models),
+            half_hour=half_hour,
             before=_of(tally.before, models),
-            end_users=await checked_end_users(redis, models, now) if _of(tally.half_hour, models).signalled else 0,
+            end_users=await checked_end_users(redis, models, now, account)
+            if _of(tally.half_hour, models).signalled
+            else 0,
         )
         families[family] = (counts, judge_family(counts))
-    recent = await notices.since(to_ms(now - timedelta(seconds=NOTICE_SECONDS)))
+    since = to_ms(now - timedelta(seconds=NOTICE_SECONDS))
+    recent = [notice for notice in await notices.since(since) if notice.account == account]
     verdict = judge_account(
         {name: one for name, (_, one) in families.items()}, Counter(notice.type for notice in recent)
     )
@@ -76,15 +82,24 @@ def _of(counts: dict[str, Counts], models: list[str]) -> Counts:
     return sum((counts.get(model, Counts()) for model in models), Counts())
 
 
-async def record_changes(redis: ArqRedis, states: dict[str, str]) -> dict[str, str]:
-    """Store the states; return those that have changed. Each change is returned to one caller only."""
+async def read_account_states(
+    redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, now: datetime, accounts: Sequence[str]
+) -> dict[str, AccountState]:
+    """Read and judge the state of each account at `now`."""
+    found = [await read_account_state(redis, catalogue, notices, now, account) for account in accounts]
+    return dict(zip(accounts, found, strict=True))
+
+
+async def record_changes(redis: ArqRedis, states: dict[str, str], account: str = DEFAULT_ACCOUNT) -> dict[str, str]:
+    """Store the states of an account and its families; return those that changed, each change to one caller only."""
     changed: dict[str, str] = {}
     for name, state in states.items():
-        async with store_errors("remember the account's state", keys.account_state(name)):
+        key = keys.account_state(name, account)
+        async with store_errors("remember the account's state", key):
             # MGET gives None for a key of another type; SET with GET would fail on it for ever
-            (before,) = await redis.mget([keys.account_state(name)])
+            (before,) = await redis.mget([key])
             if before != state.encode():
-                previous = await redis.set(keys.account_state(name), state, ex=_STATE_TTL_S, get=before is not None)
+                previous = await redis.set(key, state, ex=_STATE_TTL_S, get=before is not None)
                 before = previous if before is not None else None
             if state != (before.decode(errors="replace") if before else _INITIAL_STATE):
                 changed[name] = state

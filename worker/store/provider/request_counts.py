@@ -14,6 +14,7 @@ from arq.connections import ArqRedis
 
 from worker.clock import from_ms, to_ms
 from worker.jobs import events as ev
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.jobs.states import Evidence, Outcome
@@ -59,16 +60,17 @@ def tally_commands(after: Job, trail: Sequence[ev.Event]) -> list[Command]:
     """Return the commands by which a commit of these events counts them."""
     commands: list[Command] = []
     for event in trail:
-        bucket = _bucket(event.at)
+        bucket, account = _bucket(event.at), DEFAULT_ACCOUNT  # ends of jobs are counted once, whatever served them
         fields = list[str]()
         if isinstance(event.fact, ev.AttemptFinished):
             attempt = after.attempt(event.attempt or 0)
             evidence = {check.evidence for check in after.checks if check.attempt == attempt.number}
             if attempt.first_event_at is None and attempt.outcome is not Outcome.BLOCKED:
                 continue  # the provider answered nothing: it says nothing about this account
+            account = attempt.account
             fields = _fields(attempt.model, evidence, blocked=attempt.outcome is Outcome.BLOCKED)
             if Evidence.SIGNALLED in evidence and attempt.outcome is not Outcome.BLOCKED:
-                end_users = keys.checked_end_users(bucket, attempt.model)
+                end_users = keys.checked_end_users(bucket, attempt.model, account)
                 commands.append(("PFADD", end_users, after.safety_identifier or after.id))
                 commands.append(("EXPIRE", end_users, _END_USERS_TTL_S))
         elif isinstance(event.fact, ev.TERMINAL_FACTS):
@@ -76,8 +78,8 @@ def tally_commands(after: Job, trail: Sequence[ev.Event]) -> list[Command]:
             ends = {"all": True, "blocked": isinstance(event.fact, ev.Blocked), "substituted": substituted}
             fields = [f"{_JOBS}|{name}" for name, true in ends.items() if true]
         if fields:
-            commands.extend(("HINCRBY", keys.tally(bucket), name, 1) for name in fields)
-            commands.append(("EXPIRE", keys.tally(bucket), _COUNTS_TTL_S))
+            commands.extend(("HINCRBY", keys.tally(bucket, account), name, 1) for name in fields)
+            commands.append(("EXPIRE", keys.tally(bucket, account), _COUNTS_TTL_S))
     return commands
 
 
@@ -92,15 +94,19 @@ def _fields(model: str, evidence: set[Evidence], *, blocked: bool) -> list[str]:
     return fields
 
 
-async def read_request_counts(redis: ArqRedis, now: datetime) -> RequestCounts:
-    """Read the counts of the windows that end `now`; a window begins with the bucket of its first second."""
+async def read_request_counts(redis: ArqRedis, now: datetime, account: str = DEFAULT_ACCOUNT) -> RequestCounts:
+    """Read an account's counts of the windows that end `now`; a window begins with the bucket of its first second.
+
+    The ends of jobs, of all accounts, are counted with the default one.
+    """
     hour = _buckets(now, RATE_SECONDS)
     half = set(_buckets(now, WIDENED_SECONDS))
     before = [bucket - day * _DAY_S for day in range(1, BASELINE_DAYS + 1) for bucket in hour]
     async with store_errors("count the requests"), redis.pipeline(transaction=False) as pipe:
-        for bucket in (*hour, *before):
-            pipe.hgetall(keys.tally(bucket))
-        found = await pipeline_replies(pipe, map(keys.tally, (*hour, *before)))
+        names = [keys.tally(bucket, account) for bucket in (*hour, *before)]
+        for name in names:
+            pipe.hgetall(name)
+        found = await pipeline_replies(pipe, names)
     rows: list[dict[bytes, bytes]] = [row or {} for row in found]
     recent = rows[: len(hour)]
     return RequestCounts(
@@ -111,17 +117,24 @@ async def read_request_counts(redis: ArqRedis, now: datetime) -> RequestCounts:
     )
 
 
-async def read_history(redis: ArqRedis, now: datetime, seconds: int) -> list[RequestBucket]:
-    """Read the counts of the last `seconds`, up to a week, in buckets of ten minutes, oldest first; none left out."""
+async def read_history(
+    redis: ArqRedis, now: datetime, seconds: int, accounts: Sequence[str] = (DEFAULT_ACCOUNT,)
+) -> list[RequestBucket]:
+    """Read the counts of the last `seconds`, up to a week, in buckets of ten minutes, oldest first; none left out.
+
+    Those of all `accounts` are added up.
+    """
     buckets = _buckets(now, seconds)
+    names = [keys.tally(bucket, account) for bucket in buckets for account in accounts]
     async with store_errors("count the requests"), redis.pipeline(transaction=False) as pipe:
-        for bucket in buckets:
-            pipe.hgetall(keys.tally(bucket))
-        found = await pipeline_replies(pipe, map(keys.tally, buckets))
+        for name in names:
+            pipe.hgetall(name)
+        found = await pipeline_replies(pipe, names)
     out = list[RequestBucket]()
-    for bucket, row in zip(buckets, found, strict=True):
-        requests = sum(_counts([row or {}]).values(), Counts())
-        out.append(RequestBucket(from_ms(bucket * 1000), requests, _ends([row or {}])))
+    for number, bucket in enumerate(buckets):
+        rows = [row or {} for row in found[number * len(accounts) :][: len(accounts)]]
+        requests = sum(_counts(rows).values(), Counts())
+        out.append(RequestBucket(from_ms(bucket * 1000), requests, _ends(rows)))
     return out
 
 
@@ -135,9 +148,12 @@ def _ends(rows: Iterable[dict[bytes, bytes]]) -> EndCounts:
     return EndCounts(**ends)
 
 
-async def checked_end_users(redis: ArqRedis, models: Sequence[str], now: datetime) -> int:
+async def checked_end_users(
+    redis: ArqRedis, models: Sequence[str], now: datetime, account: str = DEFAULT_ACCOUNT
+) -> int:
     """Return how many end users were checked on any of these models in the half hour, to within a percent or so."""
-    names = [keys.checked_end_users(bucket, model) for bucket in _buckets(now, WIDENED_SECONDS) for model in models]
+    buckets = _buckets(now, WIDENED_SECONDS)
+    names = [keys.checked_end_users(bucket, model, account) for bucket in buckets for model in models]
     try:
         async with store_errors("count the end users", names[0] if names else ""):
             return int(await redis.pfcount(*names)) if names else 0

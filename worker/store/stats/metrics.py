@@ -9,28 +9,38 @@ from typing import Any, Literal
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys
 from worker.store.admission.circuit_breaker import list_circuits
 from worker.store.admission.model_access import known_access
 from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
-from worker.store.provider.account_state import read_account_state
+from worker.store.provider.account_state import read_account_states
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import queue_depth, worker_registry
 from worker.store.values import report_unreadable
-from worker.telemetry.metrics import Sample
+from worker.telemetry.metrics import OTHER, Sample
 
 _NO_LABELS: dict[str, str] = {}
 
 
-async def collect_samples(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
-    """Read every metric of the deployment; return only `vigil_redis_up` 0 when Redis is away."""
+async def collect_samples(
+    redis: ArqRedis,
+    clock: Clock,
+    catalogue: Catalogue,
+    notices: SafetyNotices,
+    accounts: Sequence[str] = (DEFAULT_ACCOUNT,),
+) -> list[Sample]:
+    """Read every metric of the deployment; return only `vigil_redis_up` 0 when Redis is away.
+
+    `accounts`: the names of the accounts at the provider.
+    """
     parts: tuple[Callable[[], Awaitable[list[Sample]]], ...] = (
         lambda: _queue(redis, clock),
         lambda: _workers(redis, clock),
-        lambda: _provider(redis),
-        lambda: _account(redis, clock, catalogue, notices),
+        lambda: _provider(redis, accounts),
+        lambda: _account(redis, clock, catalogue, notices, accounts),
         lambda: _memory(redis),
     )
     found: list[Sample] = [("vigil_redis_up", _NO_LABELS, 1)]
@@ -63,22 +73,33 @@ async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:
     ]
 
 
-async def _provider(redis: ArqRedis) -> list[Sample]:
+async def _provider(redis: ArqRedis, accounts: Sequence[str]) -> list[Sample]:
     rows: list[Sample] = []
-    states = [row["state"] for row in await list_circuits(redis)]
-    rows += [("vigil_circuits", {"circuit": state}, states.count(state)) for state in ("open", "half_open")]
-    for model, access in (await known_access(redis)).items():
-        if access.status != "unknown":
-            rows.append(("vigil_access_ok", {"model": model}, access.status == "ok"))
-        if access.probed_at is not None:
-            rows.append(("vigil_last_probe_timestamp_seconds", {"model": model}, access.probed_at.timestamp()))
+    found = [
+        (row["account"] if row["account"] in accounts else OTHER, row["state"]) for row in await list_circuits(redis)
+    ]
+    for account in (*accounts, *({OTHER} & {name for name, _ in found})):
+        for state in ("open", "half_open"):
+            labels = {"circuit": state, "provider_account": account}
+            rows.append(("vigil_circuits", labels, found.count((account, state))))
+    for account in accounts:
+        for model, access in (await known_access(redis, account)).items():
+            labels = {"model": model, "provider_account": account}
+            if access.status != "unknown":
+                rows.append(("vigil_access_ok", labels, access.status == "ok"))
+            if access.probed_at is not None:
+                rows.append(("vigil_last_probe_timestamp_seconds", labels, access.probed_at.timestamp()))
     return rows
 
 
-async def _account(redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices) -> list[Sample]:
-    current = (await read_account_state(redis, catalogue, notices, clock.now())).verdict.state
+async def _account(
+    redis: ArqRedis, clock: Clock, catalogue: Catalogue, notices: SafetyNotices, accounts: Sequence[str]
+) -> list[Sample]:
+    found = await read_account_states(redis, catalogue, notices, clock.now(), accounts)
     return [
-        ("vigil_account_state", {"account": state}, state == current) for state in ("normal", "elevated", "widened")
+        ("vigil_account_state", {"account": state, "provider_account": name}, state == one.verdict.state)
+        for name, one in found.items()
+        for state in ("normal", "elevated", "widened")
     ]
 
 
@@ -106,19 +127,23 @@ class ScaleDemand:
     held_back: Literal["circuit_open"] | None
 
 
-async def scale_demand(redis: ArqRedis, clock: Clock) -> ScaleDemand:
-    """Return the slots that would be busy now: ready + running; ready ones count as one while a circuit is open."""
+async def scale_demand(redis: ArqRedis, clock: Clock, accounts: Sequence[str] = (DEFAULT_ACCOUNT,)) -> ScaleDemand:
+    """Return the slots that would be busy now: ready + running; ready ones count as one while no account may be called.
+
+    `accounts`: the names of the accounts at the provider.
+    """
     found, alive = await queue_depth.depths(redis, clock), await worker_registry.workers(redis, clock)
     running, open_circuits = found.running + found.checking, await list_circuits(redis)
+    all_open = {str(row["account"]) for row in open_circuits} >= set(accounts)
     held = await _held(redis, [str(row["scope"]) for row in open_circuits])
     return ScaleDemand(
-        wanted=running + (min(found.queued, 1) if open_circuits else found.queued),
+        wanted=running + (min(found.queued, 1) if all_open else found.queued),
         ready=found.queued,
         running=running,
         held=held,
         workers=sum(not w.get("draining") for w in alive),
         slots=sum(w.get("slots", 0) for w in alive if not w.get("draining")),
-        held_back="circuit_open" if open_circuits else None,
+        held_back="circuit_open" if all_open else None,
     )
 
 

@@ -30,6 +30,10 @@ class WorkerHeartbeat(TypedDict):
     draining: bool
     slots: NotRequired[int]
     """How many jobs it may run at once."""
+    accounts: NotRequired[list[str]]
+    """The accounts at the provider that it has."""
+    circuits: NotRequired[list[str]]
+    """The scopes of their circuits."""
 
 
 async def record_heartbeat(redis: ArqRedis, clock: Clock, worker_id: str, state: Mapping[str, Any]) -> None:
@@ -56,8 +60,17 @@ async def workers(redis: ArqRedis, clock: Clock) -> list[WorkerHeartbeat]:
     return sorted((w for w in found if datetime.fromisoformat(w["beat_at"]) > oldest), key=lambda w: str(w["id"]))
 
 
+def _are_names(body: WorkerHeartbeat) -> bool:
+    lists: tuple[Any, Any] = body.get("accounts", []), body.get("circuits", [])
+    return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
+
+
 def _parse_heartbeat(raw: bytes) -> WorkerHeartbeat:
     body: WorkerHeartbeat = json.loads(raw)
-    if datetime.fromisoformat(body["beat_at"]).tzinfo is None or not isinstance(body.get("slots", 0), int):
+    if (
+        datetime.fromisoformat(body["beat_at"]).tzinfo is None
+        or not isinstance(body.get("slots", 0), int)
+        or not _are_names(body)
+    ):
         raise ValueError("not a heartbeat")
     return {**body, "id": str(body["id"])}

@@ -16,6 +16,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Attempt, Check, Job, Usage
+from worker.jobs.request_references import find_references
 from worker.jobs.request_shape import RequestShape, shape_of, with_output_limit
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety import event_mapping, signals as sg
@@ -69,7 +70,8 @@ class ActiveAttempts:
 
     async def resume(self, job: Job, attempt: Attempt) -> None:
         """Continue reading a background response that an earlier holder began; never creates a second one."""
-        emit("attempt.taken_up", job_id=job.id, attempt=attempt.number, model=attempt.model, mode=attempt.mode)
+        known = {"model": attempt.model, "mode": attempt.mode, "account": attempt.account}
+        emit("attempt.taken_up", job_id=job.id, attempt=attempt.number, **known)
         request = await self.request() or {"input": ""}
         text = self._buffer(attempt.number)
         chunks, complete = await self._stored_chunks(attempt.number)
@@ -78,6 +80,14 @@ class ActiveAttempts:
         if complete and (text.length or attempt.first_output_at is None) and attempt.sequence is not None:
             cursor = max(cursor, attempt.sequence)  # otherwise the provider sends again what was lost of the text
         self._open(job, attempt, request, text, cursor)
+
+    async def names_state(self) -> bool:
+        """Return whether the request names something that the provider keeps, such as a file of one account."""
+        request = await self.request()
+        if request is None:
+            return False
+        found = await asyncio.to_thread(find_references, request.get("params") or {}, request["input"])
+        return found is None or bool(found.names)
 
     async def estimate_tokens(self, number: int) -> int:
         """Return about how many tokens a lost attempt had put out: its stored text, at four characters a token."""
@@ -105,6 +115,9 @@ class ActiveAttempts:
         go: asyncio.Future[None] | None = None,
     ) -> None:
         context, params = self._context, request.get("params") or {}
+        account = context.accounts.named(attempt.account)
+        if account is None:  # the run has looked before
+            raise RuntimeError(f"there is no account {attempt.account}")
         limit = attempt.terms.max_output_tokens if attempt.terms is not None else None
         call = UpstreamCall(
             model=attempt.model,
@@ -135,7 +148,7 @@ class ActiveAttempts:
             check=check_to_resume(job, attempt.number),
             resumed=attempt.resumed,
         )
-        session = Session(context.provider, call, resume, sleep=context.clock.sleep, send_gate=go)
+        session = Session(account.provider, call, resume, sleep=context.clock.sleep, send_gate=go)
         reader = StreamReader(attempt.number, session, watch, text, self._inbox, context.clock.monotonic)
         self.readers[attempt.number] = reader
         reader.start()

@@ -1,4 +1,4 @@
-"""Starts the attempts of one run: pauses, the account's circuit, the intent on record, then the call.
+"""Starts the attempts of one run: pauses, the account and its circuit, the intent on record, then the call.
 
 A crash between intent and call leaves a trace. A job that may not call is held, and has not started. The store refuses
 the intent of a job whose end user is in quarantine, and that ends the job.
@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import timedelta
 
 from worker.jobs import events as ev
 from worker.jobs.errors import EndUserQuarantined, Failure, VigilError
 from worker.jobs.events import EventDraft
-from worker.jobs.record import DisclosureReason, ProviderError
-from worker.jobs.states import Outcome, Purpose, ScheduledReason
+from worker.jobs.record import DisclosureReason
+from worker.jobs.states import Outcome, Purpose
 from worker.safety import event_mapping, messages, retry
 from worker.safety.cost_cap import left_of_cap, plan_call
 from worker.store.admission.circuit_breaker import CallPermission
-from worker.store.admission.pauses import Pause
 from worker.store.jobs.stored_job import ClaimedJob
+from worker.tasks.account_connections import AccountConnection
 from worker.tasks.execution.active_attempts import ActiveAttempts
 from worker.tasks.execution.context import RunContext
+from worker.tasks.execution.holds import hold_for_circuit, hold_for_deployment, hold_for_pause
 from worker.tasks.execution.run_recorder import RunRecorder
 from worker.tasks.execution.settlement import settle
 from worker.tasks.quarantine_end import quarantine_drafts
@@ -29,14 +29,14 @@ from worker.tasks.store_retry import retry_store
 
 
 class AttemptStarter:
-    """Starts the attempts of one run; `trial` is True while this run is the one call that tests an open circuit."""
+    """Starts the attempts of one run; `trial`: the account whose open circuit this run tests, if it does."""
 
     def __init__(
         self, context: RunContext, claimed: ClaimedJob, recorder: RunRecorder, attempts: ActiveAttempts
     ) -> None:
         self._context, self._recorder, self._attempts = context, recorder, attempts
-        self._gated, self._pause = claimed.gated, claimed.pause
-        self.trial = False
+        self._open_circuits, self._pause = claimed.open_circuits, claimed.pause
+        self.trial: str | None = None
 
     async def start_next(self, drafts: list[EventDraft], *, after_lost: bool = False) -> None:
         """Start the next attempt, on the model that was tried last; or hold the job, or end it after enough attempts.
@@ -50,17 +50,18 @@ class AttemptStarter:
             return
         tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
         model = tried[-1].model if tried else job.requested_model
-        denial = context.access.skipped(model)
+        denial = context.accounts.skipped(job.app, model)
         substitute = await self._substitute() if denial else None
         if denial and substitute is None:
             await settle(recorder, self._attempts, drafts, ev.Failed(error=messages.job_error(denial.code)))
             return
-        permission = await self._permission()
+        account = await self._account_of(substitute.disclosure.served_model if substitute is not None else model)
+        permission = await self._permission(account)
         if permission.state == "open":
-            hold = self.hold_for_circuit(permission.reason, permission.provider)
+            hold = hold_for_circuit(account, permission.reason, permission.provider)
             await recorder.commit([*_without_start(drafts), hold])
             return
-        self.trial = permission.state == "trial"
+        self.trial = account.name if permission.state == "trial" else None
         if after_lost and retry.counted([a.outcome for a in job.attempts]) >= job.policy.max_attempts:
             await recorder.commit([*drafts, (ev.Failed(error=messages.job_error("attempts_exhausted")), None)])
             return
@@ -80,6 +81,7 @@ class AttemptStarter:
         """Record the intent and make the call; or fail the job before it costs more than its cap."""
         recorder, attempts, context = self._recorder, self._attempts, self._context
         job, request, fault = recorder.job, None, None
+        account = await self._account_of(model)
         try:
             request = await attempts.request()
         except VigilError as error:
@@ -90,7 +92,7 @@ class AttemptStarter:
             attempts.shape,
             context.clock.now(),
             left=left_of_cap(job, drafts),
-            regional=context.regional,
+            regional=account.regional,
         )
         if request is not None and not plan.fits:
             stopped = attempts.stop(job, Outcome.CANCELLED)
@@ -102,9 +104,10 @@ class AttemptStarter:
             model=model,
             purpose=purpose,
             because=because,
-            mode=context.mode,
+            mode=account.mode,
             client_request_id=f"{job.id}-{number}",
-            proxied=context.provider.proxy is not None,
+            proxied=account.provider.proxy is not None,
+            account=account.name,
             terms=plan.terms,
         )
         go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -132,15 +135,22 @@ class AttemptStarter:
         return event_mapping.next_in_chain(
             self._recorder.job,
             context.catalogue,
-            context.access.denied,
+            context.accounts.denied(self._recorder.job.app),
             context.clock.now(),
             self._attempts.shape.effort,
         )
 
-    def hold_for_circuit(self, reason: str, provider: ProviderError | None) -> EventDraft:
-        """Return the fact that the job waits until the account's circuit closes; `provider`: what opened it."""
-        hold = {"hold_scope": self._context.circuit.scope, "hold_reason": reason, "hold_provider": provider}
-        return ev.Scheduled(reason=ScheduledReason.HOLD, **hold), None
+    async def _account_of(self, model: str) -> AccountConnection:
+        """Return the account that a call of this model goes through.
+
+        A request that names state of the provider stays with the account of its first attempt, which has that state.
+        """
+        context, job = self._context, self._recorder.job
+        bound = context.accounts.of(job.app, model)
+        if not job.attempts or job.attempts[0].account == bound.name:
+            return bound
+        first = context.accounts.named(job.attempts[0].account)
+        return first if first is not None and await self._attempts.names_state() else bound
 
     def hold_after(self, failure: Failure, number: int) -> EventDraft:
         """Return the fact that the job waits after attempt `number` failed.
@@ -148,26 +158,18 @@ class AttemptStarter:
         It waits for the account's circuit; or, if only the deployment of its model is at fault, for a time of its own,
         so that jobs of other models go on.
         """
-        if failure.scope != "deployment":
-            return self.hold_for_circuit(failure.code, failure.provider)
-        job, clock = self._recorder.job, self._context.clock
-        before = sum(1 for a in job.attempts if a.error is not None and a.error.code == failure.code)
-        until = clock.now() + timedelta(seconds=retry.hold_delay(before + 1, clock.random()))
-        scope = f"deployment:{job.attempt(number).model}"
-        hold = {"hold_scope": scope, "hold_reason": failure.code, "hold_provider": failure.provider}
-        return ev.Scheduled(reason=ScheduledReason.HOLD, until=until, **hold), None
+        job, context = self._recorder.job, self._context
+        if failure.scope == "deployment":
+            return hold_for_deployment(job, number, failure, context.clock.now(), context.clock.random())
+        attempt = job.attempt(number)
+        account = context.accounts.named(attempt.account) or context.accounts.of(job.app, attempt.model)
+        return hold_for_circuit(account, failure.code, failure.provider)
 
-    async def _permission(self) -> CallPermission:
+    async def _permission(self, account: AccountConnection) -> CallPermission:
         """Return whether the account's circuit lets this job call; a claim says whether there is anything to ask."""
-        if not self._gated:
+        if account.circuit.scope not in self._open_circuits:
             return CallPermission("closed")
-        return await retry_store(lambda: self._context.circuit.gate(self._recorder.job.id))
-
-
-def hold_for_pause(pause: Pause) -> EventDraft:
-    """Return the fact that the job waits until the pause is over."""
-    hold = {"hold_scope": pause.scope, "hold_reason": pause.note or "paused", "hold_by": pause.by}
-    return ev.Scheduled(reason=ScheduledReason.HOLD, until=pause.until, **hold), None
+        return await retry_store(lambda: account.circuit.gate(self._recorder.job.id))
 
 
 def _without_start(drafts: list[EventDraft]) -> list[EventDraft]:

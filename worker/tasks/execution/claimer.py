@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import arq.worker
@@ -45,7 +45,7 @@ class Claimer(arq.worker.Worker):
         worker_id: str,
         max_jobs: int,
         lease: float,
-        circuit: str,
+        circuits: Sequence[str],
         app_limit: int = 0,
         app_share: float = 1.0,
     ) -> None:
@@ -65,7 +65,7 @@ class Claimer(arq.worker.Worker):
             job_serializer=redis.job_serializer,
             job_deserializer=json.loads,
         )
-        self._jobs, self._worker_id, self._lease, self._circuit = jobs, worker_id, lease, circuit
+        self._jobs, self._worker_id, self._lease, self._circuits = jobs, worker_id, lease, circuits
         self._app_limit, self._app_share = app_limit, app_share
         self._held = Counter[str]()  # slots of this worker, by app
         self._run = run
@@ -100,7 +100,7 @@ class Claimer(arq.worker.Worker):
         if not self.allow_pick_jobs or free <= 0:
             return
         limits = AppLimits(self._app_limit, self._app_share, self._held)
-        due, claimed = await self._jobs.claim(self._worker_id, free, self._lease, self._circuit, limits)
+        due, claimed = await self._jobs.claim(self._worker_id, free, self._lease, self._circuits, limits)
         for job in claimed:
             self._start(job)
         if len(claimed) == free:

@@ -84,7 +84,7 @@ class DelayRule:
         if recorder.done or reader is None or reader.watch.verdict is not None:
             return  # the end of this attempt is in the inbox
         accepted = recorder.job.accepted
-        if accepted is not None and context.access.skipped(accepted) is None:
+        if accepted is not None and context.accounts.skipped(recorder.job.app, accepted) is None:
             await self._switch(reader, accepted, "offer_accepted", "app")
             return
         if self._durations is None and recorder.job.open_checks:
@@ -151,7 +151,7 @@ class DelayRule:
             check.retry_model if check else None,
             check.retry_model_state if check else RetryModelState.ABSENT,
             context.catalogue,
-            context.access.denied,
+            context.accounts.unusable(job.app, job.attempt(reader.number).account),
             allow_unknown=context.allow_unknown_models,
             running=job.attempt(reader.number).model,
             effort=self._attempts.shape.effort,
@@ -197,7 +197,8 @@ class DelayRule:
             stopping[reader.number] = self._cost_so_far(reader)
         left = left_of_cap(job, stopping=stopping)
         shape, now = self._attempts.shape, context.clock.now()
-        return plan_call(context.catalogue, faster.model, shape, now, left=left, regional=context.regional).fits
+        regional = context.accounts.of(job.app, faster.model).regional
+        return plan_call(context.catalogue, faster.model, shape, now, left=left, regional=regional).fits
 
     def _cost_so_far(self, reader: StreamReader) -> Decimal:
         attempt = self._recorder.job.attempt(reader.number)

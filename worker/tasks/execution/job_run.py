@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import contextlib
 from datetime import timedelta
-from typing import Final
 
 from worker.jobs import events as ev
 from worker.jobs.billed import bill_of
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, ContentDamaged, Failure, LeaseLost, RecordUnreadable, StoreUnavailable
 from worker.jobs.events import EventDraft
-from worker.jobs.states import DELIVERED, UNDER_WAY, CheckEnd, Outcome, Purpose, ScheduledReason
+from worker.jobs.states import DELIVERED, UNDER_WAY, Outcome, Purpose, ScheduledReason
 from worker.safety import classify, event_mapping, messages, retry, signals as sg
 from worker.safety.connection_cuts import repeated_cuts
 from worker.safety.end_causes import expiry_error
 from worker.store.connection.capacity import ALWAYS_TAKEN
 from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.store.values import report_unreadable
+from worker.tasks.account_connections import AccountConnection
 from worker.tasks.execution.active_attempts import ActiveAttempts, check_to_resume
 from worker.tasks.execution.attempt_start import AttemptStarter
 from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.delay_rule import DelayRule
+from worker.tasks.execution.holds import hold_for_account, hold_for_key, interrupt_checks, resumable_attempts
 from worker.tasks.execution.inbox import Control, Inbox, Message, ResponseEnded, SignalsReady
 from worker.tasks.execution.run_recorder import RunRecorder
 from worker.tasks.execution.settlement import settle
@@ -34,9 +35,6 @@ from worker.telemetry.events import emit, event_context
 from worker.telemetry.internal_errors import report_internal_error
 from worker.telemetry.job_events import trace_id
 from worker.telemetry.tracing import processing
-
-_MIN_KEY_WAIT_S: Final = 60.0
-_MAX_KEY_WAIT_S: Final = 1800.0
 
 
 class JobRun:
@@ -74,7 +72,9 @@ class JobRun:
             if claimed.unreadable:
                 await self._leave_unreadable(claimed.unreadable)
                 return
-            await self._begin()
+            await self._hold_without_account()
+            if not self._recorder.done:
+                await self._begin()
             while not self._recorder.done:
                 await self._step(await self._messages())
         except LeaseLost:
@@ -159,13 +159,24 @@ class JobRun:
 
     # -- beginning
 
+    async def _hold_without_account(self) -> None:
+        """Hold a job whose response runs with an account that this worker does not have, unless the job must end.
+
+        It runs on at the provider; the job is looked at again later, less and less often.
+        """
+        recorder, job, context = self._recorder, self._recorder.job, self._context
+        absent = [a.account for a in resumable_attempts(job) if context.accounts.named(a.account) is None]
+        if absent and job.cancel_requested_at is None and recorder.seconds_to_deadline() > 0:
+            emit("account.missing", job_id=job.id, account=absent[0])
+            await recorder.commit(hold_for_account(job, context.clock.now(), absent[0]))
+
     async def _begin(self) -> None:
         """Resume what an earlier holder left running, else start the next attempt; or end a job that may not go on."""
         recorder, job, context = self._recorder, self._recorder.job, self._context
         holder = {"worker": context.worker_id, "generation": self._claimed.generation}
         drafts: list[EventDraft] = [(ev.Rescued(**holder) if job.status in UNDER_WAY else ev.Started(**holder), None)]
         late = recorder.seconds_to_deadline() <= 0
-        resumable = [a.number for a in job.open_attempts if a.mode == "background" and a.response_id]
+        resumable = [a.number for a in resumable_attempts(job) if context.accounts.named(a.account) is not None]
         for attempt in job.open_attempts:
             check = check_to_resume(job, attempt.number)
             if attempt.number not in resumable:
@@ -202,8 +213,10 @@ class JobRun:
             *drafts,
             (event_mapping.attempt_finished(context.catalogue, job, number, verdict, now), number),
         ]
-        context.access.observe(job.attempt(number).model, verdict)
-        await self._update_circuit(verdict.failure)
+        account = context.accounts.named(job.attempt(number).account)
+        if account is not None:
+            account.access.observe(job.attempt(number).model, verdict)
+            await self._update_circuit(account, verdict.failure)
         output = await recorder.add_provider_message(number, await self._attempts.provider_message(job, reader))
         if verdict.block is not None:
             drafts += _without_block(self._attempts.stop(recorder.job, Outcome.CANCELLED))
@@ -237,16 +250,16 @@ class JobRun:
         await recorder.commit([*drafts, *stopped, *end], output)
         await self._attempts.cancel_upstream()
 
-    async def _update_circuit(self, failure: Failure | None) -> None:
-        """Open the circuit if the account is at fault; close it if this trial met no such fault."""
-        circuit = self._context.circuit
+    async def _update_circuit(self, account: AccountConnection, failure: Failure | None) -> None:
+        """Open the account's circuit if it is at fault; close it if this trial of it met no such fault."""
+        circuit = account.circuit
         try:
             if failure is not None and failure.scope == "account":
                 if await circuit.trip(self._recorder.job.id, failure.code, failure.provider):
-                    emit("circuit.opened", code=failure.code, scope=circuit.scope)
-            elif self._starter.trial:
-                emit("circuit.closed", count=await circuit.close(), scope=circuit.scope)
-                self._starter.trial = False
+                    emit("circuit.opened", account=account.name, code=failure.code, scope=circuit.scope)
+            elif self._starter.trial == account.name:
+                emit("circuit.closed", account=account.name, count=await circuit.close(), scope=circuit.scope)
+                self._starter.trial = None
         except StoreUnavailable:
             pass  # the next job that meets the fault opens it; a trial ends by its time limit
 
@@ -263,7 +276,7 @@ class JobRun:
         if checked and not classify.names_cause(failure):
             failure = classify.after_check(failure)
         tried = retry.counted([a.outcome for a in job.attempts])
-        now, denied = context.clock.now(), context.access.denied
+        now, denied = context.clock.now(), context.accounts.denied(job.app)
         substitute = event_mapping.access_fallback(
             job,
             context.catalogue,
@@ -337,10 +350,7 @@ class JobRun:
         """Let go at a shutdown: the responses go on upstream, and the next holder resumes them. No attempt is lost."""
         recorder = self._recorder
         await self._context.flusher.flush()
-        drafts: list[EventDraft] = [
-            (ev.CheckEnded(ended_by=CheckEnd.INTERRUPTED, repeats=check.repeats), check.attempt)
-            for check in recorder.job.open_checks
-        ]
+        drafts = interrupt_checks(recorder.job)
         drafts += self._attempts.cursor_drafts()
         await recorder.commit([*drafts, (ev.Interrupted(worker=self._context.worker_id), None)])
 
@@ -359,16 +369,11 @@ class JobRun:
         If the key is missing, the job waits, longer each time: another worker may have the key; a running job is left
         to such a worker by letting its lease run out. If the content was changed, the job fails.
         """
-        job, now = self._recorder.job, self._context.clock.now()
+        job = self._recorder.job
         if reason == "damaged":
             await self._give_up("content_unreadable")
         elif job.status not in UNDER_WAY:
-            age = (now - job.created_at).total_seconds()
-            until = now + timedelta(seconds=min(_MAX_KEY_WAIT_S, max(_MIN_KEY_WAIT_S, age / 4)))
-            hold = ev.Scheduled(
-                reason=ScheduledReason.HOLD, until=until, hold_scope="encryption", hold_reason="encryption_key_missing"
-            )
-            await self._recorder.commit([(hold, None)])
+            await self._recorder.commit([hold_for_key(job, self._context.clock.now())])
 
     async def _give_up(self, code: str = "internal_error") -> None:
         """Fail the job after an internal error, if that can still be written."""

@@ -23,6 +23,7 @@ from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.unstored_change import RetryWait, ends_job, without_content
 from worker.tasks.store_retry import retry_store
 from worker.telemetry.events import emit
+from worker.telemetry.tracing import committing
 
 _EMPTY_CONTENT: Final[dict[str, Any]] = {
     "output_text": None,
@@ -77,13 +78,14 @@ class RunRecorder:
         self.done = self.job.status not in UNDER_WAY
 
     async def _change(self, drafts: Sequence[EventDraft], output: OutputChange | None) -> Job:
-        return await self._context.jobs.change(
-            self.job.id,
-            lambda job: event_mapping.with_consequences(job, drafts),
-            job=self.job,
-            token=self._token,
-            output=output,
-        )
+        with committing():
+            return await self._context.jobs.change(
+                self.job.id,
+                lambda job: event_mapping.with_consequences(job, drafts),
+                job=self.job,
+                token=self._token,
+                output=output,
+            )
 
     async def _only_large_writes_fail(self, output: OutputChange | None) -> bool:
         """Return whether a large write fails while small ones pass.

@@ -1,15 +1,17 @@
-"""Reports each change of the account's state, and of the state of a family of models, once in the log.
+"""Reports each change of an account's state, and of the state of a family of models, once in the log.
 
 How a state is found is `store/provider/account_state.py`'s and `safety`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
+from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.catalogue import Catalogue
 from worker.store.provider.account_state import read_account_state, record_changes
 from worker.store.provider.safety_notices import SafetyNotices
@@ -23,8 +25,17 @@ _ACCOUNT: Final = "account"
 class AccountMonitor:
     """Checks twice a minute, until cancelled; of several workers the first that sees a change reports it."""
 
-    def __init__(self, redis: ArqRedis, catalogue: Catalogue, notices: SafetyNotices, clock: Clock) -> None:
+    def __init__(
+        self,
+        redis: ArqRedis,
+        catalogue: Catalogue,
+        notices: SafetyNotices,
+        clock: Clock,
+        accounts: Sequence[str] = (DEFAULT_ACCOUNT,),
+    ) -> None:
+        """`accounts`: their names."""
         self._redis, self._catalogue, self._notices, self._clock = redis, catalogue, notices, clock
+        self._accounts = accounts
 
     async def run(self) -> None:
         """Check through every loss of Redis."""
@@ -32,8 +43,10 @@ class AccountMonitor:
 
     async def report_changes(self) -> None:
         """Report every change since a worker last checked."""
-        now = await read_account_state(self._redis, self._catalogue, self._notices, self._clock.now())
-        states: dict[str, str] = {name: one.state for name, (_, one) in now.families.items()}
-        for name, state in (await record_changes(self._redis, {**states, _ACCOUNT: now.verdict.state})).items():
-            because = ",".join(now.verdict.because) or "over"
-            emit("account.state", model=name, status=state, code=because)
+        for account in self._accounts:
+            now = await read_account_state(self._redis, self._catalogue, self._notices, self._clock.now(), account)
+            states: dict[str, str] = {name: one.state for name, (_, one) in now.families.items()}
+            changed = await record_changes(self._redis, {**states, _ACCOUNT: now.verdict.state}, account)
+            for name, state in changed.items():
+                because = ",".join(now.verdict.because) or "over"
+                emit("account.state", account=account, model=name, status=state, code=because)

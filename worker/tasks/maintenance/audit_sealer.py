@@ -21,6 +21,7 @@ from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.settings import Settings
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
+from worker.store.jobs.repository import retention_of
 from worker.store.lifecycle.retention import Retention
 from worker.tasks.loop import loop_pass
 from worker.telemetry.events import emit
@@ -34,7 +35,7 @@ class AuditSealer:
     def __init__(self, redis: ArqRedis, clock: Clock, settings: Settings) -> None:
         self._clock, self._seconds = clock, settings.audit_seal_seconds
         self._settings, self._trail, self._seals = settings, Trail(redis, clock), Seals(redis)
-        self.retention = Retention(redis, clock, audit_ttl=settings.audit_ttl, result_ttl=settings.result_ttl)
+        self.retention = Retention(redis, clock, retention_of(settings))
         self._signer: Signer | None = None
         self._copy = ship.file_of(settings.audit_checkpoints) if settings.audit_checkpoints else None
 

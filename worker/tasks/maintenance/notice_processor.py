@@ -34,6 +34,10 @@ QuarantineEndUser = Callable[[str, SafetyNotice], Awaitable[None]]
 """Puts the end user (app, notice with its safety identifier) into quarantine."""
 
 
+ProviderOf = Callable[[str], Provider | None]
+"""Gives the connection of the account of this name, None if there is no such account."""
+
+
 async def log_notice(app: str, notice: SafetyNotice) -> None:
     """Report the notice in the log, and do nothing else: the default, where there is no quarantine."""
     emit("notice.end_user", app=app, code=notice.type)
@@ -46,11 +50,11 @@ class NoticeProcessor:
         self,
         redis: ArqRedis,
         notices: SafetyNotices,
-        provider: Provider,
+        provider_of: ProviderOf,
         clock: Clock,
         quarantine_end_user: QuarantineEndUser = log_notice,
     ) -> None:
-        self._redis, self._notices, self._provider, self._clock = redis, notices, provider, clock
+        self._redis, self._notices, self._provider_of, self._clock = redis, notices, provider_of, clock
         self._jobs, self._trail = Jobs(redis, clock), Trail(redis, clock)
         self._quarantine_end_user = quarantine_end_user
         self._quarantine = Quarantine(redis, clock)
@@ -79,11 +83,14 @@ class NoticeProcessor:
         await self._on_record(notice, [job_id for job_id in notice.jobs if job_id not in before.jobs])
         await self._notices.update(notice)
         if not before.tries:
-            emit("notice.received", code=notice.type, count=len(notice.jobs))
+            emit("notice.received", account=notice.account, code=notice.type, count=len(notice.jobs))
 
     async def _looked_up(self, notice: SafetyNotice) -> SafetyNotice:
         kind, name = notice.page or ("", "")
-        found = await safety_page(self._provider, kind, name, f"notice-{self._clock.random_bytes(8).hex()}")
+        provider = self._provider_of(notice.account)
+        if provider is None:
+            return notice.evolve(lookup="refused")  # no worker has the account any more
+        found = await safety_page(provider, kind, name, f"notice-{self._clock.random_bytes(8).hex()}")
         if found == "unavailable":
             return notice
         if found == "refused":

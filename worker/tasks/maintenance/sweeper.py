@@ -19,7 +19,7 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety.end_causes import expiry_error
-from worker.store.admission.circuit_breaker import CircuitBreaker
+from worker.store.admission.circuit_breaker import release_orphans
 from worker.store.admission.pauses import Pauses
 from worker.store.admission.quarantine import Quarantine
 from worker.store.connection import locks
@@ -27,8 +27,10 @@ from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.erasure import Eraser
 from worker.store.lifecycle.queue_repair import QueueRepair
 from worker.store.stats import queue_depth
-from worker.store.stats.worker_registry import record_heartbeat, remove_heartbeat
+from worker.store.stats.worker_registry import record_heartbeat, remove_heartbeat, workers
+from worker.tasks.account_connections import AccountConnections
 from worker.tasks.loop import loop_pass
+from worker.tasks.maintenance.key_expiry import report_expiring_keys
 from worker.tasks.maintenance.quarantine_cleanup import cancel_quarantined_jobs
 from worker.telemetry.events import emit
 from worker.telemetry.internal_errors import report_internal_error
@@ -47,12 +49,12 @@ class Sweeper:
         redis: ArqRedis,
         jobs: Jobs,
         clock: Clock,
-        circuit: CircuitBreaker,
+        accounts: AccountConnections,
         worker_id: str,
         state: WorkerState,
         stuck_seconds: float = 600.0,
     ) -> None:
-        self._redis, self._jobs, self._clock, self._circuit = redis, jobs, clock, circuit
+        self._redis, self._jobs, self._clock, self._accounts = redis, jobs, clock, accounts
         self._worker_id, self._state, self._stuck_seconds = worker_id, state, stuck_seconds
         self._lag = 0.0
         self._eraser = Eraser(redis, jobs, clock)
@@ -71,8 +73,12 @@ class Sweeper:
                 if sweeps % _CHECK_QUEUE_EVERY == 0:
                     with loop_pass("look at the queue"):
                         await self.report_stuck_queue()
+                    with loop_pass("circuits of no account"):
+                        await self.release_orphans()
                     with loop_pass("repair of the queue"):
                         await self._repair.repair(self._jobs.current)
+                    with loop_pass("look at the ends of keys"):
+                        await report_expiring_keys(self._redis, self._clock)
                 emit("sweep.done", worker=self._worker_id)
             except StoreUnavailable:
                 pass  # the process's `StoreWatch` reports it
@@ -88,12 +94,20 @@ class Sweeper:
         if age > self._stuck_seconds and await locks.should_warn(self._redis, "queue.stuck", self._stuck_seconds):
             emit("queue.stuck", seconds=round(age, 1), count=depths.queued)
 
+    async def release_orphans(self) -> None:
+        """Let jobs go that a circuit holds of an account, or of a key, that no worker has any more."""
+        alive = await workers(self._redis, self._clock)
+        if not all("circuits" in worker for worker in alive):
+            return  # one of an earlier release does not say what it has
+        served = {*self._accounts.scopes, *(scope for worker in alive for scope in worker.get("circuits", []))}
+        for scope, count in (await release_orphans(self._redis, served)).items():
+            emit("circuit.closed", scope=scope, count=count)
+
     async def sweep(self) -> None:
         """Expire waiting jobs past their deadline, cancel those of end users in quarantine, erase what must not be
-        kept, let a trial through an open circuit, and release what an ended pause holds.
+        kept, let a trial through each open circuit, and release what an ended pause holds.
         """
-        with loop_pass("probe of the circuit"):
-            await self._circuit.start_trial()
+        await self._accounts.start_trials()
         with loop_pass("sweep of pauses"):
             await self._pauses.sweep()
         with loop_pass("sweep of what is not stored"):
