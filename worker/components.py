@@ -15,11 +15,12 @@ from worker.provider_accounts import provider_accounts
 from worker.safety.notices import SafetyNotice
 from worker.safety.watch_limits import WatchLimits
 from worker.settings import Settings
-from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.audit.trail import Trail
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_watch import StoreWatch
+from worker.store.end_users.ledger_entries import quarantine_limits
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.provider.durations import DurationCache
@@ -55,9 +56,7 @@ class WorkerComponents:
         state: Callable[[], dict[str, object]],
     ) -> None:
         self.clock = store_clock = StoreClock(redis, clock)
-        limits = QuarantineLimits(
-            settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
-        )
+        limits = quarantine_limits(settings)
         jobs = Jobs(redis, store_clock, retention_of(settings), limits)
         chunks = OutputChunks(redis)
         leases = Leases(jobs, settings.lease_seconds)
@@ -99,7 +98,7 @@ class WorkerComponents:
         )
         self.sweeper = Sweeper(redis, jobs, store_clock, self.accounts, worker_id, state, settings.stuck_seconds)
         notices = SafetyNotices(redis, settings.audit_ttl)
-        quarantine = _quarantine_by_provider(Quarantine(redis, store_clock))
+        quarantine = _quarantine_by_provider(Quarantine(redis, store_clock), settings.quarantine_days)
         self.notice_processor = NoticeProcessor(redis, notices, self._provider_of, store_clock, quarantine)
         self.models_watch = ModelsFileWatch(settings, catalogue)
         self.account_monitor = AccountMonitor(redis, catalogue, notices, store_clock, list(accounts.by_name))
@@ -114,9 +113,9 @@ class WorkerComponents:
         return found.provider if found is not None else None
 
 
-def _quarantine_by_provider(quarantine: Quarantine) -> QuarantineEndUser:
+def _quarantine_by_provider(quarantine: Quarantine, days: int) -> QuarantineEndUser:
     async def quarantine_end_user(app: str, notice: SafetyNotice) -> None:
-        if await quarantine.add_by_provider(app, notice.safety_identifier or "", notice.at, notice.type):
+        if await quarantine.add_by_provider(app, notice.safety_identifier or "", notice.at, notice.type, days):
             await log_notice(app, notice)
 
     return quarantine_end_user

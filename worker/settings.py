@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     quarantine_blocks: Annotated[int, Field(ge=0, le=1000)] = 3
     quarantine_window_seconds: Annotated[int, Field(ge=60, le=90 * 86_400)] = 86_400
     quarantine_limited_seconds: Annotated[int, Field(ge=0, le=90 * 86_400)] = 86_400
+    quarantine_days: Annotated[int, Field(ge=0, le=3650)] = 30
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15.0
     worker_host: str = "127.0.0.1"
     worker_port: Annotated[int, Field(ge=0, le=65_535)] = 0

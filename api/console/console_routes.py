@@ -34,7 +34,7 @@ from api.console.visit import (
     visit_of,
 )
 from api.schema.documented_route import DocumentedRoute, Handler, Operation
-from api.web.params import header_values
+from api.web.header_fields import header_values
 from api.web.problems import Problem, problem_of
 
 MAX_FORM_BYTES: Final = 64 * 1024

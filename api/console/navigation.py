@@ -19,6 +19,7 @@ ENTRIES: Final = (
     NavigationEntry("/jobs", "Jobs", "read", "g j"),
     NavigationEntry("/webhooks", "Webhooks", "read", "g w"),
     NavigationEntry("/end-users", "End users", "ops", "g u"),
+    NavigationEntry("/appeals", "Appeals", "ops", "g e"),
     NavigationEntry("/audit", "Audit", "audit", "g a"),
     NavigationEntry("/cost", "Cost", "audit", "g c"),
     NavigationEntry("/lab", "Lab", "audit", "g l"),

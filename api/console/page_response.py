@@ -20,7 +20,7 @@ from api.console.notices import text_of
 from api.console.static_files import static_url
 from api.console.visit import Visit, console_url
 from api.runtime.context import context_of
-from api.web.params import header_values
+from api.web.header_fields import header_values
 
 _POLICY: Final = "; ".join(
     (

@@ -11,6 +11,7 @@ from api.console import login
 from api.console.console_routes import ConsoleRoute, ConsoleRoutes, RootRoute, lead_to_console, redirect
 from api.console.navigation import ENTRIES
 from api.console.pages import (
+    appeals,
     apps,
     audit,
     cost,
@@ -39,6 +40,7 @@ _PAGES: Final = (
     try_it,
     webhooks,
     end_users,
+    appeals,
     cost,
     audit,
     lab,

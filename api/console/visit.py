@@ -21,7 +21,8 @@ from api.runtime.store_deadline import with_deadline
 from api.web.auth import enter
 from api.web.body import read_body
 from api.web.forwarded import prefix
-from api.web.params import APP_KEY, header_values
+from api.web.header_fields import header_values
+from api.web.params import APP_KEY
 from api.web.problems import Problem
 from api.web.receipt import note_no_answers
 from worker.jobs.errors import UNAUTHENTIC, RecordUnreadable

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from api.jobs.submission import Digests, digests_of, new_job_of
+from api.jobs.submission import JobRequest, digests_of, new_job_of
 from api.runtime.context import AppContext
 from api.runtime.name_check import RequestNames
 from api.schema.requests import BatchItem
@@ -85,10 +85,9 @@ async def _new_job(
     group: str,
 ) -> NewJob:
     key, idem = sender.key, item_key(sender.idempotency_key, item, index)
-    digests: Digests = await digests_of(context, key.app, item, size, repeatable=idem is not None)
-    return await new_job_of(
-        context, key, item, digests, trace, idem, sender.meter, sender.base, names=names, group=group
-    )
+    digests = await digests_of(context, key.app, item, size, repeatable=idem is not None)
+    request = JobRequest(key, item, digests, trace, sender.meter, sender.base, idem, names=names, group=group)
+    return await new_job_of(context, request, trace)
 
 
 def _refuse_too_many(count: int, meter: RateMeter, waiting: int) -> None:

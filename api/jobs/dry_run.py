@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from api.jobs.earlier_items import find_earlier
-from api.jobs.submission import check_request, identifier
+from api.jobs.submission import check_request, identifier, require_end_user
 from api.runtime.context import AppContext
 from api.schema.dry_run_schema import (
     CostReason,
@@ -38,6 +38,7 @@ async def dry_run(context: AppContext, key: ApiKey, body: Submit) -> DryRunView:
     """Return what submitting this job would do. Raises the Problem that submitting it would raise."""
     earlier = await find_earlier(context, key.app, body)
     body = await check_request(context, key.app, earlier.request)
+    require_end_user(key, body)
     if earlier.continues:
         body = earlier.whole(body, context.jobs.new_id())[0]
     end_user = await identifier(context, key.app, body.end_user)

@@ -108,6 +108,8 @@ class Earlier(NamedTuple):
 
 async def find_earlier(context: AppContext, app: str, body: Submit) -> Earlier:
     """Return what the request continues. Raises a Problem or Refused if it names what can't be continued."""
+    if not body.params and isinstance(body.input, str):
+        return Earlier(body)
     previous, conversation_id = _named(body.params)
     references = _references(body.input)
     if previous is None and conversation_id is None and not references:

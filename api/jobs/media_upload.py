@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 from api.jobs.earlier_items import names_state
@@ -39,15 +39,16 @@ async def with_own_media(
     return body.model_copy(update={"input": whole}), None
 
 
-@asynccontextmanager
-async def uploaded(context: AppContext, app: str, media: MediaStrings | None) -> AsyncIterator[dict[str, Any]]:
-    """Store images and files before their job; give the arguments with which `submit` makes them part of it.
+def uploaded(context: AppContext, app: str, media: MediaStrings | None) -> AbstractAsyncContextManager[dict[str, Any]]:
+    """Store images and files before their job; give the fields of a JobRequest with which they become part of it.
 
     Gives {} if there are none. What is not part of a job at the end of the block is deleted. Raises StoreUnavailable.
     """
-    if media is None:
-        yield {}
-        return
+    return _uploaded(context, app, media) if media is not None else nullcontext({})
+
+
+@asynccontextmanager
+async def _uploaded(context: AppContext, app: str, media: MediaStrings) -> AsyncIterator[dict[str, Any]]:
     sizes = [len(pieces) for pieces in media.strings]
     upload = await with_timeout(STORE_TIMEOUT_S, context.jobs.begin_upload(app, media.mark, media.size))
     async with _kept_by_job(upload):

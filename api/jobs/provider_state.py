@@ -27,7 +27,7 @@ _MAX_HOSTS: Final = 32
 _MAX_ERRORS: Final = 20
 _EARLIER: Final = "A job carries its whole input: send the earlier items in `input`."
 _STATE: Final = (
-    "names state that the provider keeps, and one account of the provider serves all apps of this Vigil. Send the "
+    "names state that the provider keeps, and an account there serves several apps of this Vigil. Send the "
     "content itself; the operators can allow a name for every app (VIGIL_SHARED_PROVIDER_STATE)."
 )
 

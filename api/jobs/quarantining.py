@@ -1,4 +1,4 @@
-"""Quarantine an end user of an app, lift the quarantine, keep a note: each with its record in the audit trail."""
+"""Quarantine an end user of an app, or lift the quarantine: each with its record in the audit trail."""
 
 from __future__ import annotations
 
@@ -7,16 +7,33 @@ from datetime import datetime
 from api.jobs.acting import by_person
 from api.jobs.submission import identifier
 from api.runtime.context import AppContext
-from worker.store.admission.quarantine import QuarantinedUser
 from worker.store.apps import ApiKey
+from worker.store.end_users.quarantine_rows import QuarantinedUser
+
+
+async def person_named(context: AppContext, app: str, named: str) -> str | None:
+    """Return the safety identifier of the app's end user with this name: the app's own, or the identifier itself.
+
+    None if neither is known, by jobs, entries in the ledger or a quarantine.
+    """
+    by_name = await identifier(context, app, named) or ""
+    for person in (by_name, named):
+        if await context.ledger.of(app, person) is not None or await context.quarantine.find(app, person) is not None:
+            return person
+    return None
 
 
 async def quarantine_end_user(
     context: AppContext, key: ApiKey, end_user: str, reason: str, until: datetime | None
 ) -> QuarantinedUser:
-    """Put the end user whom the app calls so in quarantine; it is in force when this returns."""
-    person = await identifier(context, key.app, end_user) or ""
-    return await quarantine_identifier(context, key, person, reason, until, name=end_user)
+    """Put the end user of this name (see `person_named`) in quarantine, or renew it; in force when this returns.
+
+    A name that nothing is known of is the app's own.
+    """
+    by_name = await identifier(context, key.app, end_user) or ""
+    person = await person_named(context, key.app, end_user) or by_name
+    name = end_user if person == by_name else await context.quarantine.name_of(key.app, person)
+    return await quarantine_identifier(context, key, person, reason, until, name=name)
 
 
 async def quarantine_identifier(
@@ -26,31 +43,16 @@ async def quarantine_identifier(
 
     `name`: the app's own name of the end user, if it is known.
     """
-    added = await context.quarantine.add(key.app, person, by=key.id, reason=reason, until=until, name=name)
-    ends = until and until.isoformat()
-    await _note(context, key, "quarantine.added", person, reason, until=ends)
-    return added
+    who, noted = key.id, by_person(key)
+    return await context.quarantine.add(key.app, person, by=who, reason=reason, until=until, name=name, noted=noted)
 
 
-async def lift_quarantine(context: AppContext, key: ApiKey, named: str, reason: str = "") -> QuarantinedUser | None:
+async def lift_quarantine(context: AppContext, key: ApiKey, named: str, reason: str) -> QuarantinedUser | None:
     """Lift the quarantine of an end user, by the app's own name or the safety identifier; return the lifted one, or
     None if no such end user is in quarantine.
     """
     for person in (await identifier(context, key.app, named) or "", named):
-        lifted = await context.quarantine.lift(key.app, person)
+        lifted = await context.quarantine.lift(key.app, person, by=key.id, reason=reason, noted=by_person(key))
         if lifted is not None:
-            await _note(context, key, "quarantine.lifted", lifted.safety_identifier, reason)
             return lifted
     return None
-
-
-async def add_appeal_note(context: AppContext, key: ApiKey, person: str, text: str) -> None:
-    """Keep a note on the app's end user; the audit trail has who wrote it and its length. Raises Refused."""
-    await _note(context, key, "end_user.note", person, "", characters=len(text))
-    await context.appeal_notes.add(key.app, person, text, by=key.id)
-
-
-async def _note(context: AppContext, key: ApiKey, act: str, person: str, why: str, **data: object) -> None:
-    """Record in the audit trail of the app who did what and why."""
-    data |= {"safety_identifier": person, **by_person(key)}
-    await context.trail.note(act, app=key.app, job_id=None, by=key.id, why=why, **data)

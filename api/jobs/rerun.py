@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from api.jobs.acting import by_person
 from api.jobs.media_upload import uploaded_again
-from api.jobs.submission import Digests, Rerun, submit
+from api.jobs.submission import Digests, JobRequest, Rerun, submit
 from api.runtime.context import AppContext
 from api.schema.requests import Submit, Webhook
 from api.web.rate_limit_headers import quota_of
@@ -53,8 +53,8 @@ async def rerun(
         await context.job_access.refuse_copy(key.app, media.size, meter, quota_of(context.settings, key))
     of = Rerun(old.job, old.private.get("state"), content.get("ids"))
     async with uploaded_again(context, key.app, media) as upload:
-        made = submit(context, key, body, digests, trace, idempotency_key, meter, base, rerun_of=of, **upload)
-        stored, replayed = await made
+        request = JobRequest(key, body, digests, trace, meter, base, idempotency_key, rerun_of=of, **upload)
+        stored, replayed = await submit(context, request)
     if not replayed:
         noted = {"rerun": stored.job.id, **by_person(key)}
         await context.trail.note(_NOTE, app=key.app, job_id=old.job.id, by=key.id, why="", **noted)

@@ -6,11 +6,11 @@ Must not know how a request was read nor how a response looks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from api.jobs.earlier_items import Earlier, conversation_problem, find_earlier, named_by, names_of, names_state
 from api.jobs.provider_state import check_references
@@ -35,7 +35,7 @@ from worker.jobs.events import Queued
 from worker.jobs.input_items import KeptItem
 from worker.jobs.record import Job
 from worker.jobs.request_references import ITEMS
-from worker.jobs.spec import MEASURED, SILENCE
+from worker.jobs.spec import MEASURED, SILENCE, optional_fields
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
@@ -77,6 +77,31 @@ class Rerun(NamedTuple):
         return new if self.ids is None else replace(new, input={**new.input, "ids": self.ids})
 
 
+@dataclass(slots=True)
+class JobRequest:
+    """A request for a new job: who sends it, what it says, and what comes with it."""
+
+    key: ApiKey
+    body: Submit
+    digests: Digests
+    trace: dict[str, str]
+    meter: RateMeter
+    """Is charged for a new job."""
+    base: str
+    """The address at which its app reached the API; the job's webhooks name it."""
+    idempotency_key: str | None = None
+    upload: Upload | None = None
+    """The strings for which placeholders stand in the request."""
+    media_sizes: list[int] = field(default_factory=list)
+    """The pieces of each of them."""
+    rerun_of: Rerun | None = None
+    """Of the job that it runs again."""
+    names: RequestNames | None = None
+    """Those of the HTTP request, if it has several jobs."""
+    group: str | None = None
+    """The group that the job belongs to."""
+
+
 async def digests_of(
     context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool, media: MediaStrings | None = None
 ) -> Digests:
@@ -101,45 +126,29 @@ PROMPT_OBJECTS_ENDED: Final = (
 )
 
 
-async def submit(
-    context: AppContext,
-    key: ApiKey,
-    body: Submit,
-    digests: Digests,
-    trace: dict[str, str],
-    idempotency_key: str | None,
-    meter: RateMeter,
-    base: str,
-    *,
-    caller: Caller | None = None,
-    upload: Upload | None = None,
-    media_sizes: Sequence[int] = (),
-    rerun_of: Rerun | None = None,
-    names: RequestNames | None = None,
-    group: str | None = None,
-) -> tuple[StoredJob, bool]:
-    """Return (the job, whether it existed already); it is durable then. A new one is charged to `meter`.
+async def submit(context: AppContext, request: JobRequest, *, caller: Caller | None = None) -> tuple[StoredJob, bool]:
+    """Return (the job, whether it existed already); it is durable then.
 
-    `base`: the address at which its app reached the API; the job's webhooks name it. `caller`: of an SDK that may send
-    the request again. `upload`: the strings for which placeholders stand in the request; `media_sizes`: the pieces of
-    each. `rerun_of`: of the job that it runs again. `names`: those of the request, if it has several jobs. `group`: the
-    group that the job belongs to.
+    `caller`: of an SDK that may send the request again.
     """
-    if idempotency_key is not None and names_state(body):  # what it continues may have changed since the first request
-        repeated = await context.jobs.find_repeated(key.app, idempotency_key, digests.request)
-        if repeated is not None:
-            return repeated, True
-    if caller is not None and names_state(body):
-        joined = await _joined(context, key.app, body, caller)
-        if joined is not None:
-            return joined, True
+    key, body, idempotency_key = request.key, request.body, request.idempotency_key
+    if (idempotency_key is not None or caller is not None) and names_state(body):
+        # what it continues may have changed since the first request
+        if idempotency_key is not None:
+            repeated = await context.jobs.find_repeated(key.app, idempotency_key, request.digests.request)
+            if repeated is not None:
+                return repeated, True
+        if caller is not None:
+            joined = await _joined(context, key.app, body, caller)
+            if joined is not None:
+                return joined, True
     earlier = await find_earlier(context, key.app, body)
-    body = await check_request(context, key.app, earlier.request, names)
-    with publishing(trace) as (trace_headers, published):
-        new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base, group)
-        if rerun_of is not None:
-            new = rerun_of.added_to(new)
-        new = replace(new, caller=caller, upload=upload, media_sizes=list(media_sizes))
+    body = await check_request(context, key.app, earlier.request, request.names)
+    require_end_user(key, body)
+    with publishing(request.trace) as (trace_headers, published):
+        new = await _new_job(context, request, body, trace_headers, caller)
+        if request.rerun_of is not None:
+            new = request.rerun_of.added_to(new)
         own: list[KeptItem] = []
         if earlier.continues:
             new, own = await _continuing(context, key.app, new, body, earlier)
@@ -148,32 +157,21 @@ async def submit(
         return stored, replayed
 
 
-async def new_job_of(
-    context: AppContext,
-    key: ApiKey,
-    body: Submit,
-    digests: Digests,
-    trace_headers: dict[str, str],
-    idempotency_key: str | None,
-    meter: RateMeter,
-    base: str,
-    *,
-    names: RequestNames,
-    group: str,
-) -> NewJob:
-    """Return the job of a checked request, which is still to be created; raise what `submit` raises before that.
+async def new_job_of(context: AppContext, request: JobRequest, trace: dict[str, str]) -> NewJob:
+    """Return the job of a request, which is still to be created; raise what `submit` raises before that.
 
     Not for a turn of a conversation (422), because only one of these may run at a time.
     """
-    earlier = await find_earlier(context, key.app, body)
+    earlier = await find_earlier(context, request.key.app, request.body)
     if earlier.conversation is not None:
         detail = "is a turn of a conversation: turns run one after the other, so submit each by itself"
         raise Problem(422, "validation_error", detail, [fault("/params/conversation", detail, "invalid")])
-    body = await check_request(context, key.app, earlier.request, names)
-    new = await _new_job(context, key, body, digests, trace_headers, idempotency_key, meter, base, group)
+    body = await check_request(context, request.key.app, earlier.request, request.names)
+    require_end_user(request.key, body)
+    new = await _new_job(context, request, body, trace, None)
     if not earlier.continues:
         return new
-    return (await _continuing(context, key.app, new, body, earlier))[0]
+    return (await _continuing(context, request.key.app, new, body, earlier))[0]
 
 
 async def _joined(context: AppContext, app: str, body: Submit, caller: Caller) -> StoredJob | None:
@@ -254,8 +252,9 @@ async def check_request(context: AppContext, app: str, body: Submit, names: Requ
         errors = [fault("/params/prompt", PROMPT_OBJECTS_ENDED, "unsupported_parameter")]
         raise Problem(422, "unsupported_parameter", PROMPT_OBJECTS_ENDED, errors)
     body = with_end_user(body)
-    params = {name: value for name, value in body.params.items() if name in ITEMS or name not in OWNED_PARAMS}
-    await check_references(context, app, params, body.input, names, body.model)
+    if body.params or not isinstance(body.input, str):
+        params = {name: value for name, value in body.params.items() if name in ITEMS or name not in OWNED_PARAMS}
+        await check_references(context, app, params, body.input, names, body.model)
     if body.webhook is None:
         return body
     url = check_webhook_url(body.webhook.url, context.settings)
@@ -285,19 +284,33 @@ def with_end_user(body: Submit) -> Submit:
         raise Problem(422, "validation_error", detail, [fault("/params/user", detail, "invalid")]) from None
 
 
+def require_end_user(key: ApiKey, body: Submit) -> None:
+    """Raise a Problem (422) for a request without an end user, where the key's app must name one."""
+    if key.require_end_user and body.end_user is None:
+        detail = (
+            "Each request of this app must name its end user: in `end_user`, or in `safety_identifier` or `user` of "
+            "the OpenAI-compatible APIs. The operators require it (`vigil apps set --require-end-user`)."
+        )
+        raise Problem(422, "end_user_required", detail, [fault("/end_user", detail, "end_user_required")])
+
+
 def check_times(context: AppContext, body: Submit) -> None:
     """Raise a Problem (422) for a job that may wait longer than the settings allow: waiting jobs fill the store."""
-    most = context.settings.max_ahead_seconds
-    text = f"{most / 86_400:g} days" if most >= _DAY_S else f"{most:g} seconds"
-    faults: list[Fault] = []
+    most, policy = context.settings.max_ahead_seconds, body.policy
+    too_far: list[str] = []
     if body.not_before is not None and (body.not_before - context.clock.now()).total_seconds() > most:
-        faults.append(fault("/not_before", f"must be at most {text} ahead (VIGIL_MAX_AHEAD_SECONDS)", "too_far_ahead"))
-    for name in ("queue_deadline_seconds", "run_deadline_seconds"):
-        seconds = getattr(body.policy, name)
-        if seconds is not None and seconds > most:
-            detail = f"must be at most {most} seconds, that is {text} (VIGIL_MAX_AHEAD_SECONDS)"
-            faults.append(fault(f"/policy/{name}", detail, "too_far_ahead"))
-    if faults:
+        too_far.append("/not_before")
+    if policy.queue_deadline_seconds is not None and policy.queue_deadline_seconds > most:
+        too_far.append("/policy/queue_deadline_seconds")
+    if policy.run_deadline_seconds > most:
+        too_far.append("/policy/run_deadline_seconds")
+    if too_far:
+        text = f"{most / 86_400:g} days" if most >= _DAY_S else f"{most:g} seconds"
+        ahead = f"must be at most {text} ahead (VIGIL_MAX_AHEAD_SECONDS)"
+        seconds = f"must be at most {most} seconds, that is {text} (VIGIL_MAX_AHEAD_SECONDS)"
+        faults: list[Fault] = [
+            fault(pointer, ahead if pointer == "/not_before" else seconds, "too_far_ahead") for pointer in too_far
+        ]
         raise Problem(422, "validation_error", "A time of the request is too far ahead; see errors.", faults)
 
 
@@ -305,59 +318,55 @@ def require_known(context: AppContext, named: Sequence[tuple[str, str | None]]) 
     """Raise a Problem (422) for each (pointer, model) that models.toml does not know, unless the settings allow it."""
     if context.settings.allow_unknown_models:
         return
-    detail = (
-        "models.toml does not know this model: the operators can add it to the file of VIGIL_MODELS_FILE, "
-        "or allow any name with VIGIL_ALLOW_UNKNOWN_MODELS=1; "
-        f"known: {', '.join(sorted(context.catalogue.models))}."
-    )
     find = context.catalogue.find
-    faults: list[Fault] = [
-        fault(pointer, detail, "unknown_model") for pointer, name in named if name and find(name) is None
-    ]
-    if faults:
+    unknown = [pointer for pointer, name in named if name and find(name) is None]
+    if unknown:
+        detail = (
+            "models.toml does not know this model: the operators can add it to the file of VIGIL_MODELS_FILE, "
+            "or allow any name with VIGIL_ALLOW_UNKNOWN_MODELS=1; "
+            f"known: {', '.join(sorted(context.catalogue.models))}."
+        )
+        faults: list[Fault] = [fault(pointer, detail, "unknown_model") for pointer in unknown]
         raise Problem(422, "unknown_model", detail, faults)
 
 
 async def _new_job(
-    context: AppContext,
-    key: ApiKey,
-    body: Submit,
-    digests: Digests,
-    trace: dict[str, str],
-    idempotency_key: str | None,
-    meter: RateMeter,
-    base: str,
-    group: str | None,
+    context: AppContext, request: JobRequest, body: Submit, trace: dict[str, str], caller: Caller | None
 ) -> NewJob:
-    hook = body.webhook
+    """Return the job to create; `body`: the request as it was checked."""
+    key, hook = request.key, body.webhook
     fact = Queued(
         app=key.app,
         key_id=key.id,
         requested_model=body.model,
         policy=body.policy,
         priority=body.priority,
-        safety_identifier=await identifier(context, key.app, body.end_user),
-        input_digest=digests.input,
+        safety_identifier=await identifier(context, key.app, body.end_user) if body.end_user is not None else None,
+        input_digest=request.digests.input,
         store=_is_stored(body),
         not_before=body.not_before,
         trace=trace,
         webhook_events=hook.events if hook else (),
-        optional=_optional(body, group),
+        optional=optional_fields(body.policy, request.group),
     )
     private = {
         "metadata": body.metadata,
         "end_user": body.end_user,
-        "base": base,
+        "base": request.base,
         "webhook": {"url": hook.url, "payload": hook.payload, "events": hook.events} if hook else None,
     }
-    quota = quota_of(context.settings, key)
-    return NewJob(fact, private, _input_of(body), idempotency_key, digests.request, meter, quota)
-
-
-def _optional(body: Submit, group: str | None) -> dict[str, JsonValue]:
-    """Return what the record keeps that older releases may ignore."""
-    silence = {} if "silence_seconds" in body.policy.on_delay.model_fields_set else {SILENCE: MEASURED}
-    return {**silence, **({"group": group} if group is not None else {})}
+    return NewJob(
+        fact,
+        private,
+        _input_of(body),
+        request.idempotency_key,
+        request.digests.request,
+        request.meter,
+        quota_of(context.settings, key),
+        caller=caller,
+        upload=request.upload,
+        media_sizes=request.media_sizes,
+    )
 
 
 def _input_of(body: Submit) -> dict[str, Any]:

@@ -26,4 +26,5 @@ async def packet_of(request: Request, stored: StoredJob, description: Redacted |
     account = AccountFacts(
         settings.surface, settings.account_email, settings.openai_org_id, settings.codex_workspace_id, others
     )
-    return build_packet(job, messages, notices, description, context.clock.now(), account)
+    appeals = await with_deadline(request, context.appeals.of(job.app, "job", job.id))
+    return build_packet(job, messages, notices, description, context.clock.now(), account, appeals)

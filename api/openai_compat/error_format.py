@@ -14,14 +14,14 @@ from starlette.types import Scope
 
 from api.openai_compat.errors import OpenAIRoute, error_response, openai_error
 from api.schema.views import dumps
-from api.web.params import header_values
+from api.web.header_fields import header_values
 from api.web.problems import Problem
 
 _PROBE: Final = "models/probe"
 _ANSWERS: Final = "Vigil serves answers of models, through /v1/responses and /v1/chat/completions."
 _PROVIDER: Final = f"{_ANSWERS} Call the provider itself for this, with a key of its own."
 _CONTENT: Final = (
-    "Vigil keeps no files for the provider, whose one account serves all apps: send the content in the request, as "
+    "Vigil keeps no files for the provider, whose account serves several apps: send the content in the request, as "
     "`file_data` of an `input_file` (in chat: `file`) or as a data URL of an image."
 )
 _STATE: Final = (

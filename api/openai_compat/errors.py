@@ -66,7 +66,7 @@ def openai_error(problem: Problem) -> dict[str, Any]:
     kind = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
     message, param = problem.detail, getattr(problem, "param", None)
     if problem.errors:
-        param = param_of(problem.errors[0])
+        param = "safety_identifier" if problem.code == "end_user_required" else param_of(problem.errors[0])
         message = f"{param}: {problem.errors[0]['detail']}" if param else problem.errors[0]["detail"]
     code = "model_not_found" if _names_unknown_model(problem) else _CODES.get(problem.code, problem.code)
     own: dict[str, Any] = {"code": problem.code}

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.earlier_items import find_earlier
-from api.jobs.submission import check_request, identifier
+from api.jobs.submission import check_request, identifier, require_end_user
 from api.openai_compat import openapi as docs
 from api.openai_compat.errors import OpenAIRoute
 from api.openai_compat.failures import code_of, status_of_error
@@ -142,6 +142,7 @@ async def _provider_body(request: Request, context: AppContext, key: ApiKey, sen
     job: Submit = parsed.job if has_input else parsed.job.model_copy(update={"input": []})
     earlier = await find_earlier(context, key.app, job)
     checked = await check_request(context, key.app, earlier.request)
+    require_end_user(key, checked)
     await _must_not_be_quarantined(context, key.app, checked)
     if earlier.continues:
         checked = earlier.whole(checked, context.jobs.new_id())[0]

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from api.jobs.content_looks import record_read
 from api.jobs.long_poll import wait_until
 from api.jobs.media_upload import uploaded, with_own_media
-from api.jobs.submission import digests_of, submit
+from api.jobs.submission import JobRequest, digests_of, submit
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute
@@ -97,7 +97,7 @@ async def _accept(request: Request) -> _Accepted:
     trace, base = trace_of(request.scope), base_url(request)
     async with uploaded(context, key.app, media) as upload:
         release_body(request.scope)
-        submission = partial(submit, context, key, job, digests, trace, idem, meter, base, **upload)
+        submission = partial(submit, context, JobRequest(key, job, digests, trace, meter, base, idem, **upload))
         stored, replayed = await submit_once(request, key, submission, expected=retries)
     headers = (
         {"X-Vigil-Job": stored.job.id}

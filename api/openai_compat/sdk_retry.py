@@ -19,7 +19,7 @@ from api.runtime.context import context_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
 from api.web.body import body_hash, hash_body
 from api.web.callers import OpenCall, attach_call
-from api.web.params import header_values
+from api.web.header_fields import header_values
 from api.web.receipt import has_left
 from api.web.waiting import until_disconnected
 from worker.jobs.errors import EarlierCallerWaits, StoreUnavailable

@@ -16,7 +16,8 @@ from api.schema.documented_route import Routes
 from api.schema.event_responses import EVENT_LIST, JobServerSentEventView
 from api.schema.openapi import INTEGER, JOB, JOB_ID, operation, parameter
 from api.web.auth import authorize_reader, load_own_job
-from api.web.params import header_values, integer_param, last_event_id, query_params
+from api.web.header_fields import header_values
+from api.web.params import integer_param, last_event_id, query_params
 from api.web.receipt import note_answer
 from api.web.responses import json_response
 from api.web.streaming import ChunkedResponse

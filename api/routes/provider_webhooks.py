@@ -18,7 +18,7 @@ from api.schema.documented_route import Routes
 from api.schema.openapi import json_body, operation, parameter
 from api.schema.responses import WebhookReceiptView
 from api.web.body import parse_body, read_body
-from api.web.params import header_values
+from api.web.header_fields import header_values
 from api.web.problems import Problem
 from api.web.responses import json_response
 from worker.provider_accounts import ProviderAccount

@@ -12,17 +12,18 @@ from api.jobs.submission import identifier, require_future
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
-from api.schema.openapi import TEXT, json_body, operation
-from api.schema.requests import QuarantineRequest
+from api.schema.openapi import TEXT, json_body, operation, parameter
+from api.schema.requests import LiftRequest, QuarantineRequest
 from api.schema.responses import QuarantinedEndUserView, QuarantineListView
 from api.web.auth import authorize
-from api.web.body import read_json
+from api.web.body import read_json, read_optional_json
 from api.web.params import query_params
-from api.web.problems import Problem
+from api.web.problems import Problem, bad_parameter
 from api.web.responses import json_response
 from api.web.validation import validate
 from worker.clock import from_ms
-from worker.store.admission.quarantine import LEDGER_TTL_S, QuarantinedUser
+from worker.store.end_users.ledger_entries import LEDGER_TTL_S
+from worker.store.end_users.quarantine_rows import QuarantinedUser
 
 routes = Routes("ops")
 _ALL: Final = "/v1/quarantine"
@@ -34,6 +35,8 @@ _END_USER: Final = {
     "schema": TEXT,
     "description": "The app's own id of the end user, or the safety identifier.",
 }
+
+_REASON: Final = parameter("reason", "Why, if no body says it: at most 500 characters.")
 
 
 @routes.get(
@@ -68,7 +71,10 @@ async def list_quarantine(request: Request) -> Response:
     ),
 )
 async def add_quarantine(request: Request) -> Response:
-    """Puts an end user in quarantine. It is in force when the response is sent."""
+    """Puts an end user in quarantine, or renews it: this quarantine replaces the one before, its end too.
+
+    It is in force when the response is sent. It names the end user by the app's own id, or a known safety identifier.
+    """
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
     sent = await read_json(request, context.settings.body_limit)
@@ -109,15 +115,22 @@ async def get_quarantine(request: Request) -> Response:
         "Lift the quarantine of an end user",
         {200: ("The lifted quarantine; earlier blocks no longer count.", QuarantinedEndUserView)},
         scope="ops",
-        problems=(404,),
-        parameters=(_END_USER,),
+        problems=(400, 404, 413, 415),
+        parameters=(_END_USER, _REASON),
+        body=json_body(LiftRequest, {"reason": "Appeal upheld: it was coursework."}, required=False),
     ),
 )
 async def lift_quarantine(request: Request) -> Response:
-    """Finds the end user by the app's own id or by the safety identifier; 404 if there is no quarantine."""
+    """Finds the end user by the app's own id or by the safety identifier; 404 if there is no quarantine. The reason is
+    required and kept in the audit trail; a body keeps it out of the logs of proxies.
+    """
     key, context = await authorize(request, "ops"), context_of(request)
-    query_params(request)
-    lifting = quarantining.lift_quarantine(context, key, str(request.path_params["end_user"]))
+    params = query_params(request, "reason")
+    sent = await read_optional_json(request, context.settings.body_limit)
+    if params and sent:
+        raise bad_parameter("reason", "Send the reason once: in the body, or as the parameter.")
+    reason = validate(LiftRequest, sent or params).reason
+    lifting = quarantining.lift_quarantine(context, key, str(request.path_params["end_user"]), reason)
     lifted = await with_deadline(request, lifting)
     if lifted is None:
         raise _not_quarantined()

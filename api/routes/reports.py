@@ -22,7 +22,8 @@ from api.schema.documented_route import Routes
 from api.schema.openapi import INTEGER, TEXT, operation, parameter
 from api.schema.report_responses import NOTES, SafetyReportView, row_view, totals_view
 from api.web.auth import authorize
-from api.web.params import base_url, header_values, integer_param, query_params
+from api.web.header_fields import header_values
+from api.web.params import base_url, integer_param, query_params
 from api.web.problems import Problem, bad_parameter
 from api.web.responses import json_response
 from worker.safety.report_csv import csv_text

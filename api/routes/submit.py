@@ -15,7 +15,7 @@ from api.jobs.dry_run import dry_run
 from api.jobs.long_poll import wait_until
 from api.jobs.media_upload import uploaded, with_own_media
 from api.jobs.provider_state import hosts_of_jobs
-from api.jobs.submission import digests_of, submit
+from api.jobs.submission import JobRequest, digests_of, submit
 from api.runtime.context import AppContext, context_of
 from api.runtime.name_check import RequestNames
 from api.runtime.request_limits import LimitReached
@@ -104,7 +104,8 @@ async def _accept(request: Request, key: ApiKey, idem: str | None, meter: RateMe
     trace, base = trace_of(request.scope), base_url(request)
     async with uploaded(context, key.app, media) as upload:
         release_body(request.scope)
-        return await with_deadline(request, submit(context, key, body, digests, trace, idem, meter, base, **upload))
+        job = JobRequest(key, body, digests, trace, meter, base, idem, **upload)
+        return await with_deadline(request, submit(context, job))
 
 
 def _flag(name: str, value: str | None) -> bool:
@@ -225,11 +226,10 @@ class _Batch:
         async with self._locks[idem] if idem is not None else contextlib.nullcontext():  # the first of two wins
             digests = await digests_of(self._context, self._key.app, body, size, repeatable=idem is not None)
             base = base_url(self._request)
-            options: dict[str, Any] = {"names": self.names, "group": self._group}
-            submitting = submit(
-                self._context, self._key, body, digests, self._trace, idem, self._meter, base, **options
+            job = JobRequest(
+                self._key, body, digests, self._trace, self._meter, base, idem, names=self.names, group=self._group
             )
-            stored, replayed = await with_timeout(STORE_TIMEOUT_S, submitting)
+            stored, replayed = await with_timeout(STORE_TIMEOUT_S, submit(self._context, job))
         return await self._row(index, stored, replayed)
 
     async def _row(self, index: int, stored: StoredJob, replayed: bool) -> BatchRowView:

@@ -13,7 +13,8 @@ from api.schema.openapi import JOB, JOB_ID, json_body, operation
 from api.schema.requests import SupportPacketRequest
 from api.web.auth import authorize, load_own_job
 from api.web.body import read_json
-from api.web.params import header_values, query_params
+from api.web.header_fields import header_values
+from api.web.params import query_params
 from api.web.responses import json_response
 from api.web.validation import validate
 from worker.safety.packet_schema import SupportPacketView

@@ -36,10 +36,7 @@ from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.provider_accounts import ProviderAccounts, provider_accounts
 from worker.settings import Settings
-from worker.store.admission.appeal_notes import AppealNotes
-from worker.store.admission.end_user_ledger import EndUserLedger
 from worker.store.admission.pauses import Pauses
-from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.audit.content_reads import ContentReads
 from worker.store.audit.trail import Trail
@@ -51,6 +48,11 @@ from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.console_access import ConsoleAccess
 from worker.store.conversations.documents import ConversationDocuments
+from worker.store.end_users.appeal_notes import AppealNotes
+from worker.store.end_users.appeals import Appeals
+from worker.store.end_users.end_user_ledger import EndUserLedger
+from worker.store.end_users.ledger_entries import quarantine_limits
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.control_requests import JobControl
 from worker.store.jobs.output_chunks import OutputChunks
@@ -128,6 +130,7 @@ class AppContext:
     trail_check: TrailCheck
     retention: RetentionChange
     ledger: EndUserLedger
+    appeals: Appeals
     loss_report: LossReport
     appeal_notes: AppealNotes
     delivery_log: DeliveryLog
@@ -141,9 +144,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     given_secrets = {}
     if settings.identifier_secret is not None:
         given_secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
-    limits = QuarantineLimits(
-        settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
-    )
+    limits = quarantine_limits(settings)
     catalogue, accounts = settings.catalogue(), provider_accounts(settings)
     resolver = SystemResolver()
     key_uses = KeyUseLog(KeyUses(redis), clock)
@@ -197,9 +198,10 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         audit_access=AuditAccess(redis, clock, settings, background),
         trail_check=TrailCheck(redis, clock, settings, background),
         retention=RetentionChange(redis, clock, settings),
-        ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds),
+        ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds, settings.quarantine_blocks),
         loss_report=LossReport(redis),
-        appeal_notes=AppealNotes(redis, clock),
+        appeals=Appeals(redis, clock),
+        appeal_notes=AppealNotes(redis),
         delivery_log=DeliveryLog(redis, clock, outbox),
         lab_runs=LabRuns(trail, clock, catalogue, background),
         console=ConsoleState(

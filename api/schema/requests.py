@@ -54,7 +54,7 @@ def _input(value: object) -> object:
     raise ValueError("must be a non-empty string or a non-empty list of input items (objects)")
 
 
-def _no_nul(value: str) -> str:
+def no_nul(value: str) -> str:
     if "\0" in value:
         raise ValueError("must not contain NUL")
     return value
@@ -79,6 +79,8 @@ def _status(value: str) -> str:
 
 
 EndUser = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(without_control)]
+Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S"), AfterValidator(without_control)]
+"""Why a person did something; it is kept in the audit trail."""
 Input = Annotated[
     Any,
     PlainValidator(_input),
@@ -93,16 +95,16 @@ Input = Annotated[
     ),
 ]
 Instant = Annotated[datetime, BeforeValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})]
-MetaKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_no_nul)]
+MetaKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(no_nul)]
 MetaValue = Annotated[str, Field(max_length=512)]
 Url = Annotated[str, Field(min_length=1, json_schema_extra={"format": "uri", "maxLength": MAX_URL_LENGTH})]
 """Any text: `worker.webhooks.guard` alone parses URLs, and says what is wrong with one."""
-NamedJob = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_no_nul)]
+NamedJob = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(no_nul)]
 """A job's id, in any of its forms."""
 ActionName = Literal["cancel", "rerun", "redeliver", "delete_content"]
 StatusName = Annotated[str, AfterValidator(_status), WithJsonSchema({"type": "string", "enum": list(Status)})]
-AnyText = Annotated[str, AfterValidator(_no_nul)]
-Searched = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_nul)]
+AnyText = Annotated[str, AfterValidator(no_nul)]
+Searched = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(no_nul)]
 EventName = Annotated[str, AfterValidator(_event), WithJsonSchema({"type": "string", "enum": sorted(FACTS)})]
 
 
@@ -120,7 +122,7 @@ class Submit(Spec):
     model: ModelName
     input: Input
     instructions: str | None = None
-    params: dict[str, Any] = {}
+    params: Annotated[dict[str, Any], Field(default_factory=dict, json_schema_extra={"default": {}})]
     """Passed to the provider, but for names of state that it keeps for its account, and private addresses."""
     end_user: EndUser | None = None
     policy: Policy = Policy()
@@ -230,6 +232,12 @@ class QuarantineRequest(Spec):
     end_user: EndUser
     reason: Annotated[str, Field(max_length=500), AfterValidator(without_control)] = ""
     until: Instant | None = None
+
+
+class LiftRequest(Spec):
+    """Why a quarantine is lifted."""
+
+    reason: Reason
 
 
 class EmptyBody(Spec):

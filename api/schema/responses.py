@@ -19,7 +19,7 @@ from worker.jobs.view_schema import Iso, JobView, MessageState, Money, documente
 from worker.safety.access import AccessStatus
 from worker.safety.endpoint import Mode
 from worker.store.admission.pauses import Kind as PauseKind
-from worker.store.admission.quarantine import Source as QuarantineSource
+from worker.store.end_users.quarantine_rows import Source as QuarantineSource
 from worker.store.webhooks.endpoints import State as EndpointState
 
 

@@ -14,7 +14,8 @@ from api.runtime.context import context_of
 from api.runtime.job_tokens import PREFIX
 from api.runtime.request_limits import slot_of
 from api.runtime.store_deadline import with_deadline
-from api.web.params import APP_KEY, header_values
+from api.web.header_fields import header_values
+from api.web.params import APP_KEY
 from api.web.problems import Problem, bad_parameter, not_found
 from api.web.receipt import has_left, note_no_answers
 from worker.clock import from_ms

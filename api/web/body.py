@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from api.runtime.context import context_of
 from api.runtime.request_limits import slot_of
-from api.web.params import APP_KEY, header_values
+from api.web.header_fields import header_values
+from api.web.params import APP_KEY
 from api.web.problems import Problem
 from api.web.receipt import body_has_begun
 from api.web.strict_json import parse_json
@@ -102,13 +103,18 @@ def body_hash(request: Request) -> bytes:
 def check_json_type(request: Request) -> None:
     """Raise a Problem (415) if the body is not declared as JSON."""
     sent = header_values(request.scope, b"content-type")
+    if sent != ["application/json"] and not _is_json_type(sent):
+        raise Problem(415, "unsupported_media_type", "Send UTF-8 JSON, with Content-Type: application/json.")
+    codings = header_values(request.scope, b"content-encoding")
+    if codings and any(coding.lower() != "identity" for coding in codings):
+        raise Problem(415, "unsupported_media_type", "Send the body without Content-Encoding.")
+
+
+def _is_json_type(sent: list[str]) -> bool:
     kind, _, rest = (sent[0] if len(sent) == 1 else "").lower().partition(";")
     kind, rest = kind.strip(), rest.strip().replace('"', "")
     json_like = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
-    if not json_like or (rest.startswith("charset=") and rest != "charset=utf-8"):
-        raise Problem(415, "unsupported_media_type", "Send UTF-8 JSON, with Content-Type: application/json.")
-    if any(coding.lower() != "identity" for coding in header_values(request.scope, b"content-encoding")):
-        raise Problem(415, "unsupported_media_type", "Send the body without Content-Encoding.")
+    return json_like and (not rest.startswith("charset=") or rest == "charset=utf-8")
 
 
 def _too_large(limit: int) -> Problem:

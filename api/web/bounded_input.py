@@ -56,8 +56,7 @@ def _cut_object(shape: _Shape, sent: dict[str, Any]) -> dict[str, Any]:
         kept = {name: sent[name] for name in islice((n for n in sent if n not in known), shape.most + 1)} | known
     for name, inner in shape.members.items():
         value = kept.get(name)
-        after = _cut(inner, value)
-        if after is not value:
+        if value is not None and (after := _cut(inner, value)) is not value:
             kept = {**kept, name: after}
     return kept
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.web.params import header_values
+from api.web.header_fields import header_values
 
 _METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE"
 _MAX_AGE_S: Final = b"7200"  # browsers keep a preflight no longer

@@ -14,6 +14,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.web.header_fields import header_values
 from worker.settings import ROOT_PATH
 
 _PREFIX: Final = "vigil.prefix"
@@ -54,12 +55,7 @@ class ForwardedMiddleware:
 
 
 def _apply_headers(scope: Scope) -> None:
-    protocols, prefixes = list[str](), list[str]()
-    for name, value in scope["headers"]:
-        if name == b"x-forwarded-proto":
-            protocols.append(value.decode("latin-1"))
-        elif name == b"x-forwarded-prefix":
-            prefixes.append(value.decode("latin-1"))
+    protocols, prefixes = header_values(scope, b"x-forwarded-proto"), header_values(scope, b"x-forwarded-prefix")
     if protocols:
         scope["scheme"] = scheme_of(",".join(protocols)) or scope["scheme"]
     if prefixes:

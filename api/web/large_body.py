@@ -15,8 +15,9 @@ from starlette.types import Scope
 from api.runtime.body_budget import BudgetSpent, Reservation
 from api.runtime.context import context_of
 from api.web.body import check_json_type, note_size, read_chunks
+from api.web.header_fields import header_values
 from api.web.media_strings import TextTooLong, cut_media, only_in_media_fields
-from api.web.params import APP_KEY, header_values
+from api.web.params import APP_KEY
 from api.web.problems import Problem
 from api.web.strict_json import parse_json
 from worker.store.media import MediaStrings

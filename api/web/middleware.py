@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -18,8 +19,8 @@ from api.runtime.context import AppContext
 from api.runtime.request_limits import RequestSlot, set_slot
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.web.callers import OpenCall, call_of
+from api.web.header_fields import header_values
 from api.web.large_body import release_body
-from api.web.params import header_values
 from api.web.problems import Problem, problem_of
 from api.web.receipt import Receipt, noted_answers
 from worker.clock import Clock, to_ms
@@ -38,6 +39,8 @@ _SECURITY_HEADERS: Final = [
 ]
 _WITH_ANSWER: Final = frozenset({200, 202})
 _NO_CONTENT_CSP: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_NAME: Final = itemgetter(0)
+_ADDED: Final = frozenset({*map(_NAME, _SECURITY_HEADERS), _NO_CONTENT_CSP[0], b"x-request-id"})
 _TOO_BUSY: Final = Problem(503, "too_busy", "Too many requests at once; try again.", headers={"Retry-After": "1"})
 
 
@@ -63,9 +66,11 @@ class _Sender:
             call.note(message, self._clock.monotonic())
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            sent = message.get("headers", ())
-            own = {name for name, _ in sent}  # /docs and the console have their own policies
-            message["headers"] = [*sent, *(header for header in self._headers if header[0] not in own)]
+            sent, added = message.get("headers", ()), self._headers
+            if not _ADDED.isdisjoint(map(_NAME, sent)):  # /docs and the console have their own policies
+                own = {name for name, _ in sent}
+                added = [header for header in added if header[0] not in own]
+            message["headers"] = [*sent, *added]
             emit("api.answered", http_status=self.status)
         elif not message.get("more_body") and (self._shows_answers() or (call is not None and call.whole)):
             self.receipt = Receipt(self._scope)
@@ -94,8 +99,10 @@ class RequestMiddleware:
         sender = _Sender(scope, send, request_id, self._clock)
         with event_context(request_id=request_id.decode()):
             await self._serve(scope, receive, sender)
-            arrived = sender.receipt is not None and await sender.receipt.arrived(self._context.settings.send_seconds)
             call = call_of(scope)
+            if sender.receipt is None and call is None:
+                return
+            arrived = sender.receipt is not None and await sender.receipt.arrived(self._context.settings.send_seconds)
             if call is not None:
                 await self._end_call(call, arrived=arrived)
             if arrived and sender.status in _WITH_ANSWER:

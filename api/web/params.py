@@ -8,9 +8,9 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
-from starlette.types import Scope
 
 from api.web.forwarded import prefix
+from api.web.header_fields import header_values
 from api.web.problems import Problem, bad_parameter
 
 MAX_WAIT_S: Final = 60
@@ -18,14 +18,10 @@ _MAX_PARAMETERS: Final = 20
 _MAX_REPEATED: Final = 20
 APP_KEY: Final = "vigil.app"
 """Of a request's scope: the app of its API key, once that is known."""
+_BASE: Final = "vigil.base_url"
 _SECONDS_PATTERN: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _KEY_PATTERN: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _HOST_PATTERN: Final = re.compile(r"[A-Za-z0-9._\-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
-
-
-def header_values(scope: Scope, name: bytes) -> list[str]:
-    """Return every value of a header field, in the order sent; `name` is in lower case."""
-    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
 def query_params(request: Request, *known: str) -> dict[str, str]:
@@ -118,6 +114,10 @@ def last_event_id(request: Request) -> int | None:
 
 def base_url(request: Request) -> str:
     """Return the address that the caller used, for URLs in responses; only its path for an invalid Host."""
-    host = "".join(header_values(request.scope, b"host"))  # uvicorn_protocol.py refuses a second one
-    path = prefix(request.scope)
-    return f"{request.scope['scheme']}://{host}{path}" if _HOST_PATTERN.fullmatch(host) else path
+    known: str | None = request.scope.get(_BASE)
+    if known is None:
+        host = "".join(header_values(request.scope, b"host"))  # uvicorn_protocol.py refuses a second one
+        path = prefix(request.scope)
+        known = f"{request.scope['scheme']}://{host}{path}" if _HOST_PATTERN.fullmatch(host) else path
+        request.scope[_BASE] = known
+    return known

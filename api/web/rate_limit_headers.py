@@ -5,21 +5,27 @@ There is one policy, "jobs": the size of the bucket, and the seconds in which an
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Final
+
 from worker.settings import Settings
 from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.apps import ApiKey
 
+_default_rate: Final = cache(RateLimit)
+_default_quota: Final = cache(AppQuota)
+
 
 def meter_of(settings: Settings, key: ApiKey) -> RateMeter:
     """Return the meter of one request, at the rate of the app or at the default rate."""
-    default = RateLimit(settings.rate_per_minute, settings.rate_burst)
-    return RateMeter(key.rate if key.rate is not None else default)
+    return RateMeter(key.rate or _default_rate(settings.rate_per_minute, settings.rate_burst))
 
 
 def quota_of(settings: Settings, key: ApiKey) -> AppQuota:
     """Return the quota of the key's app: its own bounds, and the default where it has none."""
-    return (key.quota or AppQuota(None, None)).over(AppQuota(settings.app_max_waiting, settings.app_max_bytes))
+    default = _default_quota(settings.app_max_waiting, settings.app_max_bytes)
+    return default if key.quota is None else key.quota.over(default)
 
 
 def rate_limit_headers(meter: RateMeter) -> dict[str, str]:

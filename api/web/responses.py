@@ -15,7 +15,8 @@ from api.runtime.context import context_of
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.responses import JobListView
 from api.schema.views import dumps, job_view
-from api.web.params import base_url, header_values
+from api.web.header_fields import header_values
+from api.web.params import base_url
 from api.web.receipt import note_answers
 from worker.jobs.record import Job
 from worker.jobs.states import Status

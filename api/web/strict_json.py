@@ -83,11 +83,17 @@ def _may_have_infinity(raw: bytes) -> bool:
 
 def _has_infinity(value: Any) -> bool:
     """Return whether a number in the value was too large for a float."""
-    return any(
-        type(inner) is float and not math.isfinite(inner)
-        for one in _containers(value)
-        for inner in (one.values() if isinstance(one, dict) else one)
-    )
+    left: list[Any] = [value] if type(value) in _CONTAINER_TYPES else [[value]]
+    for one in left:  # it grows meanwhile
+        for inner in one.values() if type(one) is dict else one:
+            kind = type(inner)
+            if kind is str:
+                continue
+            if kind is dict or kind is list:
+                left.append(inner)
+            elif kind is float and not math.isfinite(inner):
+                return True
+    return False
 
 
 class _DuplicateKey(Exception):

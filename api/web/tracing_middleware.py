@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.web.params import header_values
+from api.web.header_fields import header_values
 from worker.telemetry.tracing import CALLER, TRACEPARENT, serving
 
 _SENTRY_TRACE: Final = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}(-[01])?")

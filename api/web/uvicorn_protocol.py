@@ -27,6 +27,7 @@ from api.web.middleware import PROBES, raw_response
 from api.web.problems import Problem
 from api.web.receipt import attach_connection, unacknowledged
 from api.web.request_starts import Origin, RequestStarts
+from api.web.response_cycle import ResponseCycle
 from worker.clock import Clock
 from worker.settings import Settings
 
@@ -160,8 +161,8 @@ class Protocol(HttpToolsProtocol):
             self.expect_100_continue = False  # HTTP/1.0 has no interim responses: the client would take it for the last
         super().on_headers_complete()
         attach_connection(self.scope, self)
-        if self.parser.get_http_version() == "1.0":
-            self.cycle.__class__ = Http10Cycle  # uvicorn makes the object, and its task has not begun
+        old = self.parser.get_http_version() == "1.0"
+        self.cycle.__class__ = Http10Cycle if old else ResponseCycle  # uvicorn makes the object; its task has not begun
         if self._probes_only:
             self.cycle.keep_alive = False
         if len(self.pipeline) < _MAX_PIPELINED:
@@ -172,23 +173,35 @@ class Protocol(HttpToolsProtocol):
 
     def _fault_of_head(self) -> Problem | None:
         """Return why a request with this head is not served, or None."""
+        if len(self.url) > MAX_TARGET_BYTES:
+            return _TARGET
+        fault = self._fault_of_fields()
+        if fault is not None:
+            return fault
+        if self._probes_only and self.url.partition(b"?")[0] not in _PROBE_TARGETS:
+            return _TOO_BUSY
+        ahead = len(self.pipeline)
+        if ahead >= _MAX_PIPELINED and (ahead >= 4 * _MAX_PIPELINED or self._waits()):
+            return _PIPELINED
+        return None
+
+    def _fault_of_fields(self) -> Problem | None:
+        """Return what is wrong with the version and the fields of a head, or None."""
         size, hosts, codings = len(self.url), 0, list[bytes]()
         for name, value in self.headers:
             size += len(name) + len(value) + _FIELD_OVERHEAD
-            hosts += name == b"host"
-            if name == b"transfer-encoding":
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
                 codings.append(value.strip().lower())
-        version, ahead = self.parser.get_http_version(), len(self.pipeline)
-        faults = (
-            (len(self.url) > MAX_TARGET_BYTES, _TARGET),
-            (size > self._settings.max_header_bytes, _HEADERS),
-            (hosts > 1 or (not hosts and version != "1.0"), _HOST),
-            (version not in _VERSIONS, _MALFORMED),
-            (codings not in ([], [b"chunked"]), _CODING),
-            (self._probes_only and self.url.partition(b"?")[0] not in _PROBE_TARGETS, _TOO_BUSY),
-            (ahead >= 4 * _MAX_PIPELINED or (ahead >= _MAX_PIPELINED and self._waits()), _PIPELINED),
-        )
-        return next((problem for found, problem in faults if found), None)
+        version = self.parser.get_http_version()
+        if size > self._settings.max_header_bytes:
+            return _HEADERS
+        if hosts != 1 and (hosts or version != "1.0"):
+            return _HOST
+        if version not in _VERSIONS:
+            return _MALFORMED
+        return _CODING if codings and codings != [b"chunked"] else None
 
     def on_body(self, body: bytes) -> None:
         self._body_chunks += 1

@@ -83,6 +83,7 @@ class MeasuredApi:
             endpoint = client.post("/v1/webhook-endpoints", json={"url": "https://app.example/hooks"}).json()
             items = [{"role": "user", "content": "Explain tail latency."}]
             conversation = client.post("/v1/conversations", json={"items": items}).json()
+            appealed = client.post("/v1/appeals", json={"jobs": [job["id"]], "reason": "asks"}).json()
             item = client.get(f"/v1/conversations/{conversation['id']}/items").json()["data"][0]
         others = {"message_id": "msg_1", "end_user": "user-17", "model_id": "gpt-5.6-sol"}
         others |= {
@@ -94,6 +95,7 @@ class MeasuredApi:
             "path": "nothing",
         }
         others |= {"conversation_id": conversation["id"], "item_id": item["id"]}
+        others |= {"appeal_id": appealed["id"], "appeal": appealed["id"]}
         return {"job_id": job["id"], "endpoint_id": endpoint["id"], **others}
 
     def send(self, request: WorstRequest, until: bytes = b"text/event-stream") -> Cost:

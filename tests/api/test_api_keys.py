@@ -140,3 +140,24 @@ async def test_a_person_who_reads_what_another_key_submitted_is_on_record_once(a
         ("packet", None),
         ("packet", "Ann"),
     ]
+
+
+async def test_what_a_person_does_beside_the_life_of_a_job_is_on_record(api, acme):
+    record, key, _ = await person(api.apps, scopes=("read", "submit", "ops", "audit"))
+    ann, job_id = await api.client(key=key), await submitted(acme, end_user="user-17")
+    made = (await ann.post("/v1/webhook-endpoints", json={"url": "https://app.example/hooks"})).json()
+    await ann.patch(f"/v1/webhook-endpoints/{made['id']}", json={"state": "paused"})
+    await ann.post(f"/v1/webhook-endpoints/{made['id']}/rotate-secret")
+    await ann.delete(f"/v1/webhook-endpoints/{made['id']}")
+    assert (await ann.delete(f"/v1/webhook-endpoints/{made['id']}")).status_code == 404
+    await ann.post("/v1/jobs/actions", json={"action": "cancel", "ids": [job_id], "dry_run": True})
+    await ann.post("/v1/jobs/actions", json={"action": "cancel", "filter": {"end_user": "user-17"}})
+    await ann.post("/v1/quarantine", json={"end_user": "user-17"})
+    acts = (await ann.get("/v1/audit", params={"actor": "Ann"})).json()["data"]
+    assert [act["type"].removeprefix("webhook_endpoint.") for act in acts] == [
+        *("created", "changed", "secret_rotated", "deleted", "jobs.action", "quarantine.added"),
+    ]
+    assert {act["data"]["by"] for act in acts} == {record.id}
+    assert (acts[1]["data"]["fields"], acts[4]["data"]["filter"]) == (["state"], ["end_user"])
+    shown = str(acts)
+    assert all(secret not in shown for secret in ("user-17", made["secret"], key))

@@ -39,6 +39,13 @@ ROUTES = [
     ("POST", "/v1/quarantine", "ops"),
     ("GET", "/v1/quarantine/{end_user}", "ops"),
     ("DELETE", "/v1/quarantine/{end_user}", "ops"),
+    ("GET", "/v1/end-users", "ops"),
+    ("GET", "/v1/end-users/{end_user}", "ops"),
+    ("GET", "/v1/ops/end-users", "ops"),
+    ("POST", "/v1/appeals", "ops"),
+    ("GET", "/v1/appeals", "ops"),
+    ("GET", "/v1/appeals/{appeal_id}", "ops"),
+    *(("POST", f"/v1/appeals/{{appeal_id}}/{step}", "ops") for step in ("sent", "answer", "outcome", "notes", "jobs")),
     ("POST", "/v1/resume", "ops"),
     ("GET", "/v1/jobs/{id}/support-packet", "read"),
     ("POST", "/v1/jobs/{id}/support-packet", "read"),
@@ -49,7 +56,7 @@ ROUTES = [
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 async def test_every_route_wants_a_key_with_its_scope(api, acme, method, path, scope):
-    path = path.format(id=await submitted(acme), end_user="u-1", model_id="gpt-5.6-sol")
+    path = path.format(id=await submitted(acme), end_user="u-1", appeal_id="appeal_x", model_id="gpt-5.6-sol")
     bare = await acme.request(method, path, headers={"Authorization": ""})
     assert (bare.status_code, bare.headers["www-authenticate"]) == (401, "Bearer")
     others = tuple(s for s in ("submit", "read", "audit", "ops") if s != scope)

@@ -29,6 +29,7 @@ async def resources_of_other(api, worker, redis, clock):
     await settle(worker, job_id)
     waits = await submitted(other, **given, not_before=next_week())
     shut = (await other.post("/v1/quarantine", json={"end_user": f"{SECRET}-shut", "reason": SECRET})).json()
+    appeal = (await other.post("/v1/appeals", json={"jobs": [job_id], "reason": SECRET})).json()
     sid = safety_identifier(await KeptSecrets(redis, clock).get(IDENTIFIER), "other", f"{SECRET}-user")
     items = [{"role": "user", "content": SECRET}]
     conversation = (await other.post("/v1/conversations", json={"items": items, "metadata": {"note": SECRET}})).json()
@@ -43,8 +44,10 @@ async def resources_of_other(api, worker, redis, clock):
         "message": ["msg_01k0000000abcdefghjkmnpqrs"],
         "message_id": ["msg_01k0000000abcdefghjkmnpqrs"],
         "end_user": [f"{SECRET}-shut", shut["safety_identifier"]],
+        "appeal_id": [appeal["id"]],
     }
-    words = [SECRET, job_id, waits, job_id[4:], endpoint["id"], sid, shut["safety_identifier"], conversation["id"]]
+    words = [SECRET, job_id, waits, job_id[4:], endpoint["id"], appeal["id"], conversation["id"]]
+    words += [sid, shut["safety_identifier"]]
     return other, names, words
 
 
@@ -68,6 +71,7 @@ async def test_no_route_shows_or_touches_what_is_another_apps(api, acme, worker,
                 continue
             for url in filled(path, names):
                 body = {} if method in {"post", "patch", "put"} else None
+                body = {"reason": "r"} if (method, path) == ("delete", "/v1/quarantine/{end_user}") else body
                 async with acme.stream(method.upper(), url, json=body) as answer:
                     assert answer.status_code != 500, (method, url)
                     if "{" in path:
@@ -77,6 +81,8 @@ async def test_no_route_shows_or_touches_what_is_another_apps(api, acme, worker,
                     text = (await answer.aread()).decode()
                 walked += 1
                 sent = set(url.split("/"))
+                if path == "/v1/ops/end-users":  # operators see whom all apps have, by identifier alone
+                    sent |= set(words[-2:])
                 assert not [word for word in words if word in text and word not in sent], (method, url, text)
     assert walked > 30
     after = [(await other.get(f"/v1/jobs/{job_id}")).json() for job_id in names["job_id"][:2]]
@@ -86,6 +92,8 @@ async def test_no_route_shows_or_touches_what_is_another_apps(api, acme, worker,
     assert (await other.get(f"/v1/conversations/{conversation}")).json()["metadata"] == {"note": SECRET}
     assert len((await other.get(f"/v1/conversations/{conversation}/items")).json()["data"]) == 1
     assert len((await other.get("/v1/quarantine")).json()["data"]) == 1
+    (appeal,) = (await other.get("/v1/appeals")).json()["data"]
+    assert [step["kind"] for step in appeal["steps"]] == ["opened"]
 
 
 async def test_the_same_person_of_two_apps_is_two_people_and_no_filter_finds_the_others(
@@ -120,13 +128,20 @@ async def test_a_quarantined_end_user_is_refused_on_every_route_until_the_lift(a
     assert (row["end_user"], row["reason"], row["until"]) == ("ann/1 ü", "reported", None)
     assert (await acme.get(f"/v1/quarantine/{row['safety_identifier']}")).json() == row
     assert (await acme.get("/v1/quarantine/nobody")).json()["code"] == "not_quarantined"
-    lifted = await acme.delete(f"/v1/quarantine/{row['safety_identifier']}")
+    place = f"/v1/quarantine/{row['safety_identifier']}"
+    for unsaid in ({}, {"json": {}}, {"json": {"reason": " "}}, {"params": {"reason": ""}}):
+        answer = await acme.request("DELETE", place, **unsaid)
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/reason")
+    both = await acme.request("DELETE", f"{place}?reason=x", json={"reason": "y"})
+    assert both.status_code == 422
+    lifted = await acme.request("DELETE", place, json={"reason": "Appeal 7."})
     assert (await acme.get(f"/v1/quarantine/{row['safety_identifier']}")).status_code == 404
     assert lifted.status_code == 200, lifted.text
-    assert (await acme.delete("/v1/quarantine/nobody")).status_code == 404
+    assert (await acme.delete("/v1/quarantine/nobody?reason=x")).status_code == 404
     assert (await acme.post("/v1/jobs", json=job)).status_code == 202
-    acts = [r["type"] for r in (await acme.get("/v1/audit?limit=100")).json()["data"] if r["job_id"] is None]
-    assert acts == ["quarantine.added", "quarantine.lifted"]
+    acts = [r for r in (await acme.get("/v1/audit?limit=100")).json()["data"] if r["job_id"] is None]
+    assert [act["type"] for act in acts] == ["quarantine.added", "quarantine.lifted"]
+    assert acts[1]["data"]["reason"] == "Appeal 7."
 
 
 async def test_one_end_user_can_be_read_by_name_and_only_by_the_own_app(api, acme):

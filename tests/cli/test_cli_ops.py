@@ -18,7 +18,7 @@ def paused(up: Up) -> Iterator[Up]:
     for pause in up.json("status")["pauses"]:
         up("resume", pause["scope"], *([pause["name"]] if pause["name"] else []))
     for row in up.json("quarantine", "list")["data"]:
-        assert up("quarantine", "lift", row["safety_identifier"]).returncode == 0
+        assert up("quarantine", "lift", row["safety_identifier"], "--reason", "the test is over").returncode == 0
 
 
 def status_of(up: Up, job_id: str, wanted: str) -> dict[str, object]:
@@ -68,11 +68,11 @@ def test_an_end_user_is_shut_out_reviewed_and_let_in_again(paused: Up) -> None:
     assert "reported" in listed
     (row,) = up.json("quarantine", "list")["data"]
     assert (row["end_user"], row["source"], row["ledger"]["warnings"]) == (ann, "ops", 0)
-    lifted = up("quarantine", "lift", ann)
+    lifted = up("quarantine", "lift", ann, "--reason", "Appeal 7.")
     assert (lifted.returncode, lifted.stdout) == (0, "ann/1 ü may submit again\n"), lifted.stderr
     made = up.json("quarantine", "add", "bob", "--until", "2099-01-31T12:00:00Z")
     assert (made["end_user"], made["until"], made["reason"]) == ("bob", "2099-01-31T12:00:00Z", "")
-    assert up.json("quarantine", "lift", made["safety_identifier"])["end_user"] == "bob"
+    assert up.json("quarantine", "lift", made["safety_identifier"], "--reason", "r")["end_user"] == "bob"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,9 @@ def test_an_end_user_is_shut_out_reviewed_and_let_in_again(paused: Up) -> None:
         (["quarantine", "add", ""], 2, "end_user"),
         (["quarantine", "add", "ann", "--reason", "\x1b[31m"], 2, "reason"),
         (["quarantine", "add", "ann", "--until", "2020-01-01T00:00:00Z"], 2, "until"),
-        (["quarantine", "lift", "nobody"], 1, "No end user of this name"),
+        (["quarantine", "lift", "nobody", "--reason", "r"], 1, "No end user of this name"),
+        (["quarantine", "lift", "nobody"], 2, "--reason"),
+        (["quarantine", "lift", "nobody", "--reason", " "], 2, "reason"),
     ],
     ids=str,
 )

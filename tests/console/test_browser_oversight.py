@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 CANARY = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 _OTHER_LOOKS = [("wide", "dark"), ("narrow", "light")] if SCREENSHOTS else []
 _TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-PAGES = ("webhooks", "end-users", "end-users?quarantined=1", "audit", "lab", "apps", "apps/acme")
+PAGES = ("webhooks", "end-users", "end-users?quarantined=1", "appeals", "audit", "lab", "apps", "apps/acme")
 
 
 @dataclass
@@ -154,7 +154,7 @@ async def test_failed_messages_are_sent_again_from_the_page(seen: Seen) -> None:
         await _click(visitor, "Make active")
 
 
-async def test_an_end_user_is_quarantined_and_lifted_with_a_note(seen: Seen) -> None:
+async def test_an_end_user_is_quarantined_and_lifted_and_appeals(seen: Seen) -> None:
     async with seen.stack.visitor() as visitor:
         page = visitor.page
         await _logged_in(seen, visitor)
@@ -168,9 +168,17 @@ async def test_an_end_user_is_quarantined_and_lifted_with_a_note(seen: Seen) -> 
         await _click(visitor, "Quarantine")
         await page.get_by_label("Reason for lifting it").fill("Appeal 7.")
         await _click(visitor, "Lift")
-        await page.get_by_label("New note").fill(f"Called. {CANARY}")
-        await _click(visitor, "Keep the note")
+        await page.get_by_label("New appeal").fill(f"Called. {CANARY}")
+        await _click(visitor, "Open an appeal")
         await expect(page.get_by_text("Called. <img")).to_be_visible()
+        assert await visitor.audit_accessibility() == []
+        assert await page.evaluate(_TOO_WIDE) <= 0
+        await page.get_by_label("The provider's case").fill("C-1042")
+        await _click(visitor, "It was sent")
+        await page.get_by_label("Answer").fill("We agree.")
+        await _click(visitor, "Keep the answer")
+        await page.get_by_label("Ids of jobs").fill(seen.jobs["checked"])
+        await page.get_by_role("button", name="Link", exact=True).click()
         await page.get_by_role("link", name=seen.jobs["checked"]).first.click()
         await expect(page.get_by_role("heading", level=1)).to_contain_text("completed")
 

@@ -111,6 +111,12 @@ async def test_holds_are_placed_listed_and_released_with_reasons(console, sealed
         done = await visitor.act("/console/audit/holds/release", job=name, reason="Over.")
         assert done.headers["location"].endswith("hold_released")
     assert await redis.smembers(keys.LEGAL_HOLDS) == set()
+    await visitor.act("/console/audit/holds/place", end_user="user-17", job="", reason="Case 10")
+    (held,) = await redis.smembers(keys.LEGAL_HOLDS)
+    person = held.decode().removeprefix("end_user:shop:")
+    assert person in (await visitor.get("/console/audit")).text
+    await visitor.act("/console/audit/holds/release", end_user=person, reason="Over.")
+    assert await redis.smembers(keys.LEGAL_HOLDS) == set()
     notes = [json.loads(row.record) for row in await Trail(redis, Clock()).of_chain(job_id)]
     assert [note["data"]["reason"] for note in notes if note["type"] == "audit.release"] == ["Over."]
 

@@ -8,14 +8,15 @@ import time
 from html import unescape
 
 import pytest
+from appeal_note import write_appeal_note
 from builders import BLOCKED, STARTED, began, done, new_job, noticed
 
 from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
-from worker.store.admission.quarantine import Quarantine
 from worker.store.audit.trail import Trail
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import NewJob
 
@@ -96,21 +97,27 @@ async def test_an_end_user_is_quarantined_and_found_by_the_apps_own_name(console
     assert found.headers["location"] == place
 
 
-async def test_notes_are_kept_sealed_and_the_trail_has_only_who(console, jobs, redis):
+async def test_notes_of_an_earlier_release_stay_to_be_read(console, jobs, redis):
     await lived(jobs, ANN, REFUSED)
     visitor = await console.logged_in()
     place = f"/console/end-users/{ANN}"
-    await visitor.act(f"{place}/notes", text=f"She wrote:\n{CANARY}")
+    assert "Earlier notes" not in (await visitor.get(place)).text
+    await write_appeal_note(redis, Clock().now(), "acme", ANN, f"She wrote:\n{CANARY}")
     page = (await visitor.get(place)).text
     assert CANARY in unescape(page)
     assert CANARY not in page
-    (note,) = await acts(redis, "end_user.note")
-    assert (note["safety_identifier"], note["by"][:4]) == (ANN, "key_")
-    assert "She wrote" not in json.dumps(note)
-    raw = b"".join((await redis.hgetall(keys.appeal_notes("acme", ANN))).values())
-    assert b"She wrote" not in raw
-    for text in ("", "x" * 3_000, "\x00"):
-        assert (await visitor.act(f"{place}/notes", text=text)).status_code == 422
+
+
+async def test_a_quarantine_is_renewed_and_the_page_tells_its_story(console, jobs, redis):
+    await lived(jobs, ANN, REFUSED)
+    visitor = await console.logged_in()
+    place = f"/console/end-users/{ANN}"
+    await visitor.act(f"{place}/quarantine", reason="A day.", hours="24")
+    await visitor.act(f"{place}/quarantine", reason="Longer.", hours="48")
+    row = await Quarantine(redis, Clock()).find("acme", ANN)
+    assert row.until_ms - row.since_ms == pytest.approx(2 * 86_400_000, abs=2_000)
+    text = (await visitor.get(place)).text
+    assert text.index("Longer.") < text.index("A day.")
 
 
 async def test_another_apps_end_user_does_not_exist(console, jobs, redis):
@@ -118,7 +125,7 @@ async def test_another_apps_end_user_does_not_exist(console, jobs, redis):
     other = await console.logged_in("other")
     assert ANN[:16] not in (await other.get("/console/end-users")).text
     assert (await other.get(f"/console/end-users/{ANN}")).status_code == 404
-    for act, form in (("quarantine", {"reason": "r"}), ("lift", {"reason": "r"}), ("notes", {"text": "t"})):
+    for act, form in (("quarantine", {"reason": "r"}), ("lift", {"reason": "r"})):
         assert (await other.act(f"/console/end-users/{ANN}/{act}", **form)).status_code == 404
     assert await Quarantine(redis, Clock()).find("acme", ANN) is None
 

@@ -15,12 +15,23 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
-_OTHER_PAGES = ("/webhooks", "/end-users", "/end-users?quarantined=1", "/cost", "/audit", "/lab", "/apps", "/apps/acme")
+_OTHER_PAGES = (
+    *("/webhooks", "/end-users", "/end-users?quarantined=1", "/appeals", "/cost", "/audit", "/lab", "/apps"),
+    "/apps/acme",
+)
 _ACTIONS = (
     *("/webhooks/redeliver", "/webhooks/redeliver-failed", "/webhooks/endpoints/we_x/rotate"),
     *("/webhooks/endpoints/we_x/state", "/end-users/find", "/end-users/quarantine", "/end-users/x/quarantine"),
-    *("/end-users/x/lift", "/end-users/x/notes", "/audit/verify", "/audit/holds/place", "/audit/holds/release"),
-    "/lab/run",
+    *(
+        "/end-users/x/lift",
+        "/appeals/open",
+        "/appeals/appeal_x/sent",
+        "/appeals/appeal_x/answer",
+        "/audit/verify",
+        "/audit/holds/place",
+        "/audit/holds/release",
+    ),
+    *("/appeals/appeal_x/outcome", "/appeals/appeal_x/notes", "/appeals/appeal_x/jobs", "/lab/run"),
 )
 
 

@@ -8,9 +8,9 @@ from builders import BLOCKED, STARTED, began, done, new_job, noticed
 from worker.jobs import events as ev
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
-from worker.store.admission import quarantine as quarantine_module
-from worker.store.admission.end_user_ledger import EndUserLedger
-from worker.store.admission.quarantine import Quarantine
+from worker.store.end_users import ledger_entries
+from worker.store.end_users.end_user_ledger import EndUserLedger
+from worker.store.end_users.quarantine import Quarantine
 
 ANN, BOB, EVE = "a" * 64, "b" * 64, "e" * 64
 CHECKED = [(STARTED, None), (began(), 1), (noticed(), 1), (ev.CheckEnded(ended_by=CheckEnd.OUTPUT), 1)]
@@ -68,7 +68,7 @@ async def test_an_end_user_of_another_app_is_unknown(jobs, clock, ledger):
 
 
 async def test_the_list_is_bounded_and_one_of_another_type_is_set_aside(redis, jobs, clock, ledger, monkeypatch):
-    monkeypatch.setattr(quarantine_module, "MAX_FLAGGED", 2)
+    monkeypatch.setattr(ledger_entries, "MAX_FLAGGED", 2)
     for person in (ANN, BOB, EVE):
         await lived(jobs, clock, person, REFUSED)
     assert [one.safety_identifier for one in (await ledger.flagged("shop", 10))[0]] == [EVE, BOB]

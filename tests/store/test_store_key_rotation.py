@@ -7,10 +7,10 @@ from builders import FakeClock, new_job
 
 from worker.store import keys
 from worker.store.admission.pauses import Pauses
-from worker.store.admission.quarantine import Quarantine
 from worker.store.apps import Apps
 from worker.store.connection.kept_secrets import KeptSecrets
 from worker.store.connection.pool import connect
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.envelope import MasterKeyring
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.key_rotation import KeyRotation

@@ -105,7 +105,7 @@ def test_a_record_comes_back_as_it_was_and_one_of_another_schema_is_refused():
     assert codec.load_job(codec.dump_job(job)) == job
     assert codec.load_event(codec.dump_event(trail[2].dump())) == trail[2].dump()
     with pytest.raises(ValidationError):
-        codec.load_job(codec.dump_job(job).replace(b'"schema_number":1', b'"schema_number":2'))
+        codec.load_job(codec.dump_job(job).replace(b'"schema_number":1', b'"schema_number":99'))
 
 
 async def test_answers_are_read_in_one_trip_and_missing_ones_are_missing(redis, jobs):

@@ -14,8 +14,9 @@ from worker.jobs import events as ev
 from worker.jobs.errors import EndUserQuarantined, Refused
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
-from worker.store.admission.quarantine import Quarantine, QuarantineLimits
 from worker.store.connection.pool import connect
+from worker.store.end_users.ledger_entries import QuarantineLimits
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.repository import Jobs
 from worker.tasks.maintenance.quarantine_cleanup import cancel_quarantined_jobs
 
@@ -117,10 +118,10 @@ async def test_after_a_lift_the_old_blocks_and_the_old_notice_count_no_more(jobs
     at = clock.now()
     for _ in range(3):
         await block(jobs, clock)
-    assert await quarantine.lift("mall", ANN) is None, "another app can't let anybody in"
-    lifted = await quarantine.lift("shop", ANN)
+    assert await quarantine.lift("mall", ANN, by="key_ops", reason="appeal") is None, "another app can't let anybody in"
+    lifted = await quarantine.lift("shop", ANN, by="key_ops", reason="appeal")
     assert lifted is not None
-    assert await quarantine.lift("shop", ANN) is None
+    assert await quarantine.lift("shop", ANN, by="key_ops", reason="appeal") is None
     await block(jobs, clock)
     assert await quarantine.add_by_provider("shop", ANN, at, "safety_identifier.blocked") is False
     await submit(jobs, clock)
@@ -173,7 +174,7 @@ async def test_what_was_claimed_before_does_not_begin_after(redis, jobs, clock, 
     assert (job.status, job.version, job.attempts) == ("queued", 1, ())
     for other in (bobs, nobodys):
         assert (await jobs.change(other.job.id, lambda _: BEGIN, token=other.token)).status == "running"
-    await quarantine.lift("shop", ANN)
+    await quarantine.lift("shop", ANN, by="key_ops", reason="appeal")
     assert (await jobs.change(held.job.id, lambda _: BEGIN, token=held.token)).status == "running"
     await sound(redis, jobs, [one.job.id for one in (held, bobs, nobodys)])
 
@@ -227,7 +228,7 @@ async def test_the_name_is_learnt_from_a_job_and_outlives_it(redis, jobs, clock,
     named = replace(new_job(safety_identifier=ANN), private={"metadata": {}, "end_user": "ann@example.com"})
     with pytest.raises(Refused):
         await jobs.submit(named)
-    await quarantine.lift("shop", ANN)
+    await quarantine.lift("shop", ANN, by="key_ops", reason="appeal")
     await jobs.submit(named)
     await submit(jobs, clock)  # a newer job, of which the name is gone
     for _ in range(3):
@@ -241,7 +242,7 @@ async def test_the_name_is_learnt_from_a_job_and_outlives_it(redis, jobs, clock,
         BOB: None,
     }
     assert PLAIN or b"ann@" not in await redis.hget(keys.QUARANTINE, ANN)
-    lifted = await quarantine.lift("shop", ANN)
+    lifted = await quarantine.lift("shop", ANN, by="key_ops", reason="appeal")
     assert (lifted.name, lifted.source) == ("ann@example.com", "blocks")
 
 

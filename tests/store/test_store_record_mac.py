@@ -15,9 +15,10 @@ ONE, TWO = bytes([1]) * 32, bytes([2]) * 32
 MACS = RecordMacs({kid_of(ONE): ONE})
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=6,
 )
-RECORDS = st.dictionaries(st.text(), JSON).map(lambda body: json.dumps(body).encode())
+RECORDS = st.dictionaries(st.text(max_size=8), JSON, max_size=6).map(lambda body: json.dumps(body).encode())
 NAMES = st.text(min_size=1, max_size=30)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import timedelta
 
 import pytest
 from arq.connections import ArqRedis
@@ -14,6 +15,7 @@ from worker.clock import Clock
 from worker.jobs import events as ev
 from worker.jobs.errors import Refused
 from worker.store import keys
+from worker.store.apps import Apps
 from worker.store.audit.acts import Actor
 from worker.store.audit.end_user_rows import EndUserRows
 from worker.store.audit.hold_names import end_user_hold
@@ -23,6 +25,7 @@ from worker.store.audit.verification import TrailVerification
 from worker.store.jobs.repository import Jobs, RetentionTimes as Keep
 from worker.store.lifecycle.erasure import erase
 from worker.store.lifecycle.legal_holds import LegalHolds, is_held
+from worker.store.lifecycle.record_verification import RecordVerification
 from worker.store.lifecycle.retention import Retention
 
 SIGNER = Signer(b"s" * 32)
@@ -188,6 +191,30 @@ async def test_a_hold_on_an_end_user_keeps_all_their_jobs_of_that_app_and_of_no_
     await store.seal()
     assert await store.trim(0) == 16
     assert (await store.verify()).good
+
+
+async def test_a_hold_on_an_end_user_that_was_removed_or_planted_is_named(store, redis, clock):
+    apps = Apps(redis, clock)
+    await apps.create_key("shop", ("read",), person="Dana", expires_at=clock.now() + timedelta(days=1))
+    await apps.create_key("shop", ("read",))
+    person, other = end_user_hold("shop", "p" * 64), end_user_hold("shop", "q" * 64)
+    await store.holds.place(person, actor=Actor("dana"), why="case 7")
+    await store.holds.place(other, actor=Actor("dana"), why="case 8")
+    await store.holds.release(other, actor=Actor("dana"), why="closed")
+
+    async def found() -> list[str]:
+        report = Report()
+        await RecordVerification(redis, clock).verify(report)
+        return [fault.detail for fault in report.faults]
+
+    assert await found() == []
+    await redis.srem(keys.LEGAL_HOLDS, person)
+    await redis.sadd(keys.LEGAL_HOLDS, other)
+    removed, planted = await found()
+    assert (removed, planted) == (
+        f"{person}: a legal hold on it was removed",
+        f"{other}: a legal hold on it was never placed",
+    )
 
 
 async def test_records_whose_end_user_is_no_longer_known_are_kept_under_a_hold(store):

@@ -15,10 +15,10 @@ from worker.jobs.errors import RecordUnreadable
 from worker.jobs.states import Outcome
 from worker.store import keys
 from worker.store.admission.pauses import Pauses
-from worker.store.admission.quarantine import Quarantine
 from worker.store.apps import ApiKey, Apps
 from worker.store.connection.kept_secrets import KeptSecrets
 from worker.store.connection.pool import connect
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.envelope import MasterKeyring
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.record_verification import RecordVerification

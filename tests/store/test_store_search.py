@@ -1,5 +1,9 @@
 """Search by terms: an app's own jobs only, nothing personal in Redis, bounded work, damaged indexes, older jobs."""
 
+import base64
+import hmac
+import json
+
 import pytest
 from builders import (
     COMPLETED,
@@ -20,6 +24,7 @@ from worker.store import keys
 from worker.store.apps import Apps
 from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.listing import MAX_READ, list_jobs
+from worker.store.jobs.search_terms import metadata_term
 from worker.store.lifecycle.erasure import erase
 from worker.store.lifecycle.index_repair import IndexRepair
 from worker.store.lifecycle.queue_repair import QueueRepair
@@ -178,3 +183,11 @@ async def test_the_repair_of_the_queue_indexes_what_is_missing(redis, jobs, cloc
     await redis.delete(keys.terms("shop"), keys.index("shop", "code", "overloaded"))
     await QueueRepair(redis, FakeClock()).repair(jobs.current)
     assert (await names(redis, code="overloaded"))[0] == [job_id]
+
+
+@pytest.mark.parametrize("text", ["A-17", "", 'a"b\\c', "\x00\x1f\x7f", "\u2028é\U0001f600", "\ud800"])
+def test_a_term_is_the_digest_of_the_json_of_its_pair(text):
+    secret = b"k" * 32
+    named = json.dumps(["metadata", "app", text, text]).encode()
+    digest = base64.urlsafe_b64encode(hmac.digest(secret, named, "sha256")[:8]).decode().rstrip("=")
+    assert metadata_term(secret, "app", text, text) == f"meta:{digest}"

@@ -21,6 +21,7 @@ class Story:
     app: AsyncVigil  # the app's client, over HTTP
     provider: Simulator  # the fake provider; `calls()` says what it was asked and what it billed
     stage: Stage  # the workers
+    key: str  # the app's API key, with all scopes
     url: str  # of the API
 
 
@@ -32,4 +33,4 @@ async def vigil(redis: ArqRedis, valkey_url: str, monkeypatch: pytest.MonkeyPatc
         await running.stage.worker()
         key = running.app.headers["Authorization"].removeprefix("Bearer ")
         async with AsyncVigil(str(running.app.base_url), key) as app:
-            yield Story(app, running.stage.sim, running.stage, str(running.app.base_url))
+            yield Story(app, running.stage.sim, running.stage, key, str(running.app.base_url))

@@ -11,13 +11,13 @@ from arq.connections import ArqRedis
 from builders import VAULT
 
 from worker.store import keys
-from worker.store.admission.quarantine import row_name
+from worker.store.end_users.quarantine_rows import row_name
 from worker.store.jobs.unreadable_records import event_name, record_tag
 from worker.store.lifecycle.record_tags import mac_name
 from worker.store.record_mac import split
 
-NEWER = ("unknown field", "schema 2")
-HOWS = ("unknown field", "schema 2", "cut", "not JSON", "wrong type", "gone")
+NEWER = ("unknown field", "newer schema")
+HOWS = ("unknown field", "newer schema", "cut", "not JSON", "wrong type", "gone")
 GARBAGE = b"\xff\xfe{nonsense"
 
 
@@ -55,16 +55,16 @@ def _unknown_field(raw: bytes) -> bytes | None:
     return None if body is None else json.dumps({**body, "of_a_newer_release": {"x": 1}}).encode()
 
 
-def _schema_2(raw: bytes) -> bytes | None:
+def _newer_schema(raw: bytes) -> bytes | None:
     body = _object(raw)
     if body is not None:
-        return json.dumps({**body, "schema_number": 2}).encode()
+        return json.dumps({**body, "schema_number": 99}).encode()
     return b"9" + raw[1:] if raw[:1] in b"1234" and len(raw) > 40 else None  # a sealed value of another schema
 
 
 _CHANGES: dict[str, Callable[[bytes], bytes | None]] = {
     "unknown field": _unknown_field,
-    "schema 2": _schema_2,
+    "newer schema": _newer_schema,
     "cut": lambda raw: raw[: len(raw) // 2] if len(raw) > 1 else None,
     "not JSON": lambda _: GARBAGE,
 }

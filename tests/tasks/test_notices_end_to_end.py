@@ -45,6 +45,15 @@ async def test_a_warning_reaches_the_end_users_jobs_by_the_case_it_names(all_of_
         assert (notice["about"], notice["category"]) == ("end_user", "bio_abuse")
         assert notice["subject"].startswith("C-")
     assert (await all_of_it.view(other))["safety"]["notices"] == []
+    given = {"end_user": "mallory", "provider_case": notice["subject"], "reason": "asks why"}
+    place = (await all_of_it.app.post("/v1/appeals", json=given)).headers["location"]
+    await all_of_it.stage.sim.world.webhooks.emit("safety.warning_issued", {"id": notice["subject"]})
+
+    async def linked():
+        return [step for step in (await all_of_it.app.get(place)).json()["steps"] if step["kind"] == "notice"]
+
+    (step,) = await until("the next notice of the case to be linked to its appeal", linked)
+    assert (step["by"], step["provider_case"], step["text"]) == ("provider", notice["subject"], "")
 
 
 async def test_an_alert_finds_its_job_by_the_request_it_names(all_of_it):

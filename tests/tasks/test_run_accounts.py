@@ -44,6 +44,7 @@ async def test_each_job_goes_through_its_own_account_and_its_record_names_it(bot
     jobs = [await both.running.stage.settled(job_id) for job_id in ids]
     assert [job.status for job in jobs] == [Status.COMPLETED] * 3
     assert [job.attempts[0].account for job in jobs] == ["default", "research", "research"]
+    assert [job.schema_number for job in jobs] == [1, 2, 2], "an older worker leaves the others alone"
     assert (both.running.stage.sim.calls()["creates"], both.research.calls()["creates"]) == (1, 2)
     view = (await both.lab.get(f"/v1/jobs/{ids[2]}")).json()
     assert view["attempts"][0]["account"] == "research"

@@ -11,7 +11,7 @@ from full_stack import full_stack
 from in_process import Stage
 
 from worker.store import keys
-from worker.store.admission.quarantine import Quarantine
+from worker.store.end_users.quarantine import Quarantine
 
 NEXT_YEARS = datetime(2100, 1, 1, tzinfo=UTC)
 MODES = ["background", "stream", "chat"]

@@ -34,7 +34,7 @@ async def _spoil_record(redis: ArqRedis, job_id: str, how: str) -> bytes:
     record = json.loads(await redis.hget(name, "rec"))
     spoiled = {
         "unknown field": json.dumps({**record, "of_a_newer_release": 1}).encode(),
-        "schema 2": json.dumps({**record, "schema_number": 2}).encode(),
+        "newer schema": json.dumps({**record, "schema_number": 99}).encode(),
         "cut": json.dumps(record).encode()[:100],
         "not JSON": b"\xff\xfenonsense",
     }[how]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import given, settings, strategies as st
+from thorough import cases
 
 from worker.jobs.states import Outcome
 from worker.safety import codes
@@ -35,7 +36,7 @@ def _says_block(event: StreamEvent) -> bool:
 
 
 @given(TERMINAL, AFTER)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=cases(100, 400), deadline=None)
 def test_one_last_word_and_a_block_anywhere_after_it_ends_the_attempt_as_one(
     terminal: Terminal, after: list[StreamEvent]
 ) -> None:

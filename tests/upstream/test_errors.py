@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 import socket
 import ssl
 from itertools import pairwise
@@ -22,7 +21,9 @@ def exceptions_of(module: ModuleType) -> list[type[BaseException]]:
         value
         for name in dir(module)
         if not name.startswith("_")
-        and inspect.isclass(value := getattr(module, name))
+        and issubclass(
+            type(value := getattr(module, name)), type
+        )  # isclass would import what openai's proxies stand for
         and issubclass(value, BaseException)
         and not issubclass(value, Warning)
         and value.__module__.startswith(module.__name__.partition(".")[0])

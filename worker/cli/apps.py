@@ -1,4 +1,7 @@
-"""`vigil apps`: the weight, the limit and the retention of each app. Uses Redis directly, like `vigil keys`."""
+"""`vigil apps`: weight, limit and retention of each app, and whether its jobs must name their end users.
+
+Uses Redis directly, like `vigil keys`.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     elif not found:
         print("There are no apps; `vigil keys create --app NAME` makes one.")
     else:
-        print_columns(("APP", "WEIGHT", "RUNNING AT ONCE"), [(a.name, f"{a.weight:g}", _limit_text(a)) for a in found])
+        rows = [(a.name, f"{a.weight:g}", _limit_text(a), "required" if a.require_end_user else "-") for a in found]
+        print_columns(("APP", "WEIGHT", "RUNNING AT ONCE", "END USER"), rows)
 
 
 @group.command("set")
@@ -63,24 +67,34 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    require_end_user: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-end-user/--no-require-end-user",
+            help="Whether each job must name its end user; one that does not is refused.",
+            show_default=False,
+        ),
+    ] = None,
     by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Change an app's weight or limit. It applies to every job that starts from now on."""
-    if weight is None and max_running is None:
-        raise CliError("nothing to change: give --weight or --max-running", EXIT_USAGE)
+    """Change an app's weight, limit or rules. It applies to all its jobs within seconds."""
+    if weight is None and max_running is None and require_end_user is None:
+        raise CliError("nothing to change: give --weight, --max-running or --require-end-user", EXIT_USAGE)
     default = max_running == "default"
     if max_running is not None and not default and not max_running.isdecimal():
         raise CliError("--max-running must be a whole number or the word default", EXIT_USAGE)
     limit = int(max_running) if max_running is not None and not default else None
     try:
-        app = with_apps(lambda apps: apps.set_limits(name, weight=weight, max_running=limit, default_max=default), by)
+        limits: dict[str, Any] = {"weight": weight, "max_running": limit, "default_max": default}
+        app = with_apps(lambda apps: apps.set_limits(name, **limits, require_end_user=require_end_user), by)
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     if as_json:
         print(json.dumps(_to_json(app), indent=2))
     else:
-        print(f"{app.name}: weight {app.weight:g}, running at once: {_limit_text(app)}")
+        required = ", each job must name its end user" if app.require_end_user else ""
+        print(f"{app.name}: weight {app.weight:g}, running at once: {_limit_text(app)}{required}")
 
 
 @group.command("retention")

@@ -29,6 +29,8 @@ COMMANDS: Final = {
     "apps": ("apps",),
     "accounts": ("accounts",),
     "operations": ("pause", "resume", "quarantine"),
+    "end_users": ("end-users",),
+    "appeals": ("appeals",),
     "audit.commands": ("audit",),
     "cost": ("cost",),
     "report": ("report",),

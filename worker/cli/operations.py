@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import typer
 
@@ -74,12 +73,12 @@ def list_(as_json: Json = False) -> None:
 
 @group.command()
 def add(
-    end_user: Annotated[str, typer.Argument(metavar="END_USER", help="The id that the key's app gave the end user.")],
+    end_user: Annotated[str, typer.Argument(metavar="END_USER", help="The end user's id, or safety identifier.")],
     reason: Annotated[str, typer.Option(help="The reason; it is kept in the audit trail.")] = "",
     until: Annotated[str | None, typer.Option(metavar="TIME", help="The time at which it ends.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Quarantine an end user. New jobs are refused, waiting ones cancelled; running ones continue."""
+    """Quarantine an end user, or renew it. New jobs are refused, waiting ones cancelled; running ones continue."""
     body = {"end_user": end_user, "reason": reason, **({"until": until} if until else {})}
     with Client() as client:
         made = client.call("POST", "/v1/quarantine", body)
@@ -89,11 +88,12 @@ def add(
 @group.command()
 def lift(
     end_user: Annotated[str, typer.Argument(metavar="END_USER", help="The end user's id or safety identifier.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.", show_default=False)],
     as_json: Json = False,
 ) -> None:
     """Lift the quarantine of an end user. The blocks so far no longer count."""
     with Client() as client:
-        answer = client.call("DELETE", f"/v1/quarantine/{quote(end_user, safe='')}")
+        answer = dict(client.lift_quarantine(end_user, reason=reason))
     print(json.dumps(answer, indent=2) if as_json else f"{clean(_end_user(answer))} may submit again")
 
 

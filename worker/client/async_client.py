@@ -157,6 +157,12 @@ class AsyncVigil:
         """Return the state of queue, workers, account, circuits and pauses."""
         return await self._run(self._conversation.call(requests.status()))
 
+    async def lift_quarantine(self, end_user: str, *, reason: str) -> Mapping[str, Any]:
+        """Lift the quarantine of an end user, named by the app's own id or the safety identifier, and return it as it
+        was; the key needs the scope `ops`. The reason is kept in the audit trail.
+        """
+        return await self._run(self._conversation.call(requests.lift_quarantine(end_user, reason)))
+
     async def request(
         self,
         method: Method,

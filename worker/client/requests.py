@@ -177,6 +177,12 @@ def status() -> ApiRequest[responses.Status]:
     return ApiRequest("GET", "/v1/status", responses.Status.model_validate)
 
 
+def lift_quarantine(end_user: str, reason: str) -> ApiRequest[Mapping[str, Any]]:
+    """Build the request that lifts the quarantine of an end user. Not repeatable: the second time there is none."""
+    path = f"/v1/quarantine/{quote(end_user, safe='')}"
+    return raw("DELETE", path, {"reason": reason}, repeatable=False)
+
+
 def stream(job_id: str, after: int, offset: int) -> ApiRequest[None]:
     """Build the request for the event stream after event `after`, with text from character `offset` on."""
     headers = {"Accept": "text/event-stream", **({"Last-Event-ID": str(after)} if after else {})}

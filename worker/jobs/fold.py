@@ -12,10 +12,10 @@ from typing import assert_never
 from pydantic import ValidationError
 
 from worker.jobs import events as ev, time_order
-from worker.jobs.account_name import is_missing_account
+from worker.jobs.account_name import DEFAULT_ACCOUNT, is_missing_account
 from worker.jobs.errors import AlreadySettled, IllegalEvent
 from worker.jobs.offers import Consent, Offer
-from worker.jobs.record import Attempt, Check, Hold, Job
+from worker.jobs.record import ACCOUNT_SCHEMA, Attempt, Check, Hold, Job
 from worker.jobs.states import (
     DELIVERED,
     TRANSITIONS,
@@ -203,7 +203,8 @@ def _apply_attempt_fact(
             _require(not _has_blocked_attempt(job), event, "after a block no further attempt is made")
             started_at = time_order.not_before(event.at, job.created_at, job.started_at)
             new = Attempt(number=len(job.attempts) + 1, started_at=started_at, **fact.all_fields)
-            return job.evolve(attempts=(*job.attempts, new))
+            needed = 1 if new.account == DEFAULT_ACCOUNT else ACCOUNT_SCHEMA
+            return job.evolve(attempts=(*job.attempts, new), schema_number=max(job.schema_number, needed))
         case ev.AttemptUpdated():
             old = _open_attempt(job, event)
             changes = {k: v for k, v in fact.all_fields.items() if v is not None}

@@ -38,9 +38,11 @@ DecidedBy = Literal["policy", "app", "provider"]
 BlockScope = Literal["request", "end_user"]
 _WAIT_REASONS = frozenset(ScheduledReason)
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """The highest schema number of a record that this release can act on. A release writes into each record the lowest
 number that its reader needs: 1, unless the record says something that must not be ignored."""
+ACCOUNT_SCHEMA: Final = 2
+"""Of a record with an attempt that goes through another account than the default one, which has its response."""
 NEWER_SCHEMA: Final = "newer_schema"
 """The type of the validation error of a record with a higher schema number."""
 
@@ -292,8 +294,7 @@ class Job(Stored):
     @property
     def group(self) -> str | None:
         """Return the name of the group that its batch put it in, or None."""
-        found = self.optional.get("group")
-        return found if isinstance(found, str) else None
+        return found if isinstance(found := self.optional.get("group"), str) else None
 
     @property
     def silence_is_measured(self) -> bool:

@@ -1,6 +1,6 @@
 """Find what a request would have the provider open: state that the provider keeps by name, and addresses. Pure.
 
-One provider account serves all apps of Vigil, and a provider resolves a name for whoever uses the account: a response
+A provider account serves several apps of Vigil, and a provider resolves a name for whoever uses the account: a response
 to continue, a conversation, a stored prompt, files, vector stores, containers. So names of state are found wherever a
 provider would look one up; a field that Vigil does not know counts as one when its name ends in `id`. What an answer
 says of itself (annotations, results, an id beside content) may be sent back, as may what a function's schema names.

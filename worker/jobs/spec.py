@@ -8,7 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo, WithJsonSchema
 
 Action = Literal["wait", "offer", "switch", "race", "draft"]
 Priority = Literal["low", "default", "high"]
@@ -69,3 +69,9 @@ class Policy(Spec):
     queue_deadline_seconds: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = None
     run_deadline_seconds: Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)] = 3600.0
     max_cost_usd: Money | None = None
+
+
+def optional_fields(policy: Policy, group: str | None) -> dict[str, JsonValue]:
+    """Return what the record of a new job keeps of its request that older releases may ignore."""
+    silence = {} if "silence_seconds" in policy.on_delay.model_fields_set else {SILENCE: MEASURED}
+    return {**silence, **({"group": group} if group is not None else {})}

@@ -17,10 +17,12 @@ from worker.jobs.record import Attempt, Check, Job, ProviderError
 from worker.jobs.states import Evidence, Outcome
 from worker.jobs.timestamps import iso_utc
 from worker.jobs.view_schema import MessageCut
+from worker.safety.appeals import Appeal
 from worker.safety.codes import normalize_code
 from worker.safety.notices import SafetyNotice
 from worker.safety.packet_advice import NO_EMAIL, NO_WORKSPACE, AccountFacts, packet_advice
 from worker.safety.packet_schema import (
+    PacketAppealView,
     PacketCheckView,
     PacketErrorView,
     PacketRequestView,
@@ -68,6 +70,7 @@ def build_packet(
     description: Redacted | None,
     now: datetime,
     account: AccountFacts,
+    appeals: Sequence[Appeal] = (),
 ) -> SupportPacketView:
     """Return the packet with its `text`; `messages`: the provider's messages by attempt number."""
     chosen = _relevant_attempts(job)
@@ -88,6 +91,7 @@ def build_packet(
             }
             for n in notices
         ],
+        "appeals": [_appeal(one) for one in appeals],
         "description": description.text if description else None,
         "redactions": [{"detector": found.detector, "count": found.times} for found in description.found]
         if description
@@ -96,6 +100,23 @@ def build_packet(
         "text": "",
     }
     return {**body, "text": _text(body, job, account)}
+
+
+def _appeal(appeal: Appeal) -> PacketAppealView:
+    return {
+        "id": appeal.id,
+        "state": appeal.state,
+        "outcome": appeal.outcome,
+        "provider_case": _name(appeal.provider_case),
+        "opened_at": iso_utc(appeal.opened_at, "milliseconds"),
+        "sent_at": _time(appeal.sent_at),
+        "answered_at": _time(appeal.answered_at),
+        "closed_at": _time(appeal.closed_at),
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return iso_utc(at, "milliseconds") if at is not None else None
 
 
 def relevance(job: Job, attempt: Attempt) -> Relevance:
@@ -241,6 +262,11 @@ def _text(body: SupportPacketView, job: Job, account: AccountFacts) -> str:
     for notice in body["notices"]:
         name = f", {notice['subject']}" if notice["subject"] else ""
         lines.append(_line("Notice", f"{notice['type']}{name}, {notice['at']}"))
+    for appeal in body["appeals"]:
+        case = f", case {appeal['provider_case']}" if appeal["provider_case"] else ""
+        ended = f", {appeal['outcome']}" if appeal["outcome"] else ""
+        sent = f", sent {appeal['sent_at']}" if appeal["sent_at"] else ""
+        lines.append(_line("Appeal", f"{appeal['id']}{case}, {appeal['state']}{ended}{sent}"))
     for other in others:
         lines += ["", f"Also attempt {other['attempt']} ({other['why']}):", *_fields(other)]
     if body["advice"]:

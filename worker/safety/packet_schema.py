@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from worker.jobs.states import Evidence, Outcome, Status
 from worker.jobs.view_schema import Iso, MessageCut, documented
+from worker.safety.appeals import AppealOutcome, AppealState
 
 Relevance = Literal["blocked", "denied", "checked", "rerouted", "delayed", "failed", "other"]
 
@@ -76,6 +77,19 @@ class PacketNoticeView(TypedDict):
     request_id: str | None
 
 
+class PacketAppealView(TypedDict):
+    """An appeal that is linked to the job; its texts stay with the app."""
+
+    id: str
+    state: AppealState
+    outcome: AppealOutcome | None
+    provider_case: str | None
+    opened_at: Iso
+    sent_at: Iso | None
+    answered_at: Iso | None
+    closed_at: Iso | None
+
+
 class RedactionView(TypedDict):
     """Secrets that were removed from the description: the detector that found them, and how many."""
 
@@ -94,6 +108,8 @@ class SupportPacketView(TypedDict):
     requests: list[PacketRequestView]
     """The most relevant first."""
     notices: list[PacketNoticeView]
+    appeals: list[PacketAppealView]
+    """The newest first."""
     description: str | None
     redactions: list[RedactionView]
     advice: list[str]

@@ -38,7 +38,7 @@ MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
 SOON_MS: Final = 14 * 86_400_000
 """Operators are told of a key that ends within such a time."""
 _SCAN: Final = 1_000
-_OF_THE_APP: Final = frozenset({"rate", "quota", "retention"})
+_OF_THE_APP: Final = frozenset({"rate", "quota", "retention", "require_end_user"})
 _PERSON: Final = re.compile(r"\S(?:[^\x00-\x1f\x7f]{0,98}\S)?")
 _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make one app's index another's
 
@@ -46,19 +46,21 @@ _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make on
 @dataclass(frozen=True, slots=True)
 class App:
     """The limits of an app: it gets claims in proportion to its weight, and may run so many jobs at once (0 = any
-    number, None = what the settings say). `retention`: its own times, None = what the settings say.
+    number, None = what the settings say). `retention`: its own times, None = what the settings say. `require_end_user`:
+    each of its jobs must name its end user.
     """
 
     name: str
     weight: float = 1.0
     max_running: int | None = None
     retention: AppRetention | None = None
+    require_end_user: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """An API key. Times in ms; `revoked_at` 0 = not revoked, `expires_at` 0 = never. `person`: who has it, "" = not
-    stated. `rate`, `quota` and `retention` are its app's own, None = the default.
+    stated. What comes after it is its app's own, None = the default.
     """
 
     id: str
@@ -72,6 +74,7 @@ class ApiKey:
     rate: RateLimit | None = None
     quota: AppQuota | None = None
     retention: AppRetention | None = None
+    require_end_user: bool = False
 
     def is_expired(self, now_ms: int) -> bool:
         """Return whether its time is over."""
@@ -180,7 +183,8 @@ class Apps:
                 return found
             name, record = keys.app(found.app), self._checked(found.app, app)
             rate, quota = read(name, record, rate_limit.load), read(name, record, app_quota.load)
-            return replace(found, rate=rate, quota=quota, retention=read(name, record, app_retention.load))
+            own, required = read(name, record, app_retention.load), bool(json.loads(record).get("require_end_user"))
+            return replace(found, rate=rate, quota=quota, retention=own, require_end_user=required)
         except RecordUnreadable as error:  # then the app has the default limits
             report_unreadable(error)
             return found
@@ -310,9 +314,10 @@ class Apps:
         weight: float | None = None,
         max_running: int | None = None,
         default_max: bool = False,
+        require_end_user: bool | None = None,
         by: str = "operator",
     ) -> App:
-        """Change the given limits, for every job that is claimed from now on; `default_max`: as the settings say.
+        """Change what is given, for every job that is claimed from now on; `default_max`: as the settings say.
 
         Raises Refused for a value out of range and for an app that does not exist.
         """
@@ -320,7 +325,7 @@ class Apps:
             raise Refused("invalid_weight", f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}.", 422)
         if max_running is not None and not 0 <= max_running <= MAX_RUNNING:
             raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MAX_RUNNING}.", 422)
-        given: dict[str, Any] = {"weight": weight, "max_running": max_running}
+        given: dict[str, Any] = {"weight": weight, "max_running": max_running, "require_end_user": require_end_user}
         changes = {field: value for field, value in given.items() if value is not None}
         async with store_errors("change the app"):
             record = await self._update(name, changes | ({"max_running": None} if default_max else {}), by)
@@ -383,7 +388,8 @@ def load_key(macs: RecordMacs, digest: str, raw: bytes) -> ApiKey:
 
 def _app_of(record: dict[str, Any]) -> App:
     own = app_retention.load(json.dumps(record).encode())
-    return App(record["name"], record.get("weight", 1.0), record.get("max_running"), own)
+    required = bool(record.get("require_end_user"))
+    return App(record["name"], record.get("weight", 1.0), record.get("max_running"), own, required)
 
 
 def _refused(raw: bytes | None, error: RecordUnreadable) -> RefusedKey:

@@ -51,7 +51,11 @@ HOLDING_SCOPES: Final = "vigil:paused"
 PAUSE: Final = "vigil:pause:"
 QUARANTINE: Final = "vigil:quarantine"
 CANCELLATION_DUE: Final = "vigil:clearing"
+QUARANTINE_ENDS: Final = "vigil:quarantineends"
+UNNOTED_QUARANTINES: Final = "vigil:unnoted"
 LIFTED: Final = "vigil:lifted"
+APPEAL: Final = "vigil:appeal:"
+APPEALS_OVER: Final = "vigil:appealsover"
 APPEALS: Final = "vigil:appeals:"
 CIRCUITS: Final = "vigil:circuits"
 ACCESS: Final = "vigil:access"
@@ -316,6 +320,19 @@ def undelivered_messages(app: str) -> str:
 
 def appeal_notes(app: str, safety_identifier: str) -> str:
     return f"{APPEALS}{app}:{safety_identifier}"
+
+
+def quarantine_log(safety_identifier: str) -> str:
+    return "vigil:quarantinelog:" + safety_identifier
+
+
+def appeal(app: str, appeal_id: str) -> str:
+    return f"{APPEAL}{app}:{appeal_id}"
+
+
+def appeal_index(app: str, kind: str = "", value: str = "") -> str:
+    """Return the index of all appeals of an app, or of those of an end user, a job, or a case of the provider."""
+    return f"vigil:appealidx:{app}:{kind}:{value}" if kind else f"vigil:appealidx:{app}"
 
 
 def flagged_end_users(app: str) -> str:

@@ -141,6 +141,8 @@ EVENTS: Final[dict[str, EventSpec]] = {
     # the provider's notices
     "notice.received": _row(WARNING, "The provider has sent a notice.", "code count account"),
     "notice.end_user": _row(WARNING, "The provider has sent a notice about an end user.", "code"),
+    "quarantine.ended": _row(INFO, "A quarantine is over: its time has come."),
+    "quarantine.stays": _row(WARNING, "A quarantine that is over stays: its end can't be recorded.", "code"),
     "notice.page_refused": _row(INFO, "The provider gave no page about a notice.", "code"),
     "notice.broke": _row(ERROR, "Processing a notice failed with an internal error.", "error at"),
     # keys and trails

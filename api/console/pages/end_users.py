@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from api.console.console_routes import ConsoleRoutes, Done
+from api.console.form_text import required_text
 from api.console.page_response import Page
 from api.console.visit import Form, Visit
 from api.jobs import quarantining
@@ -14,9 +15,10 @@ from api.jobs.submission import identifier
 from api.runtime.store_deadline import with_deadline
 from api.web.problems import Problem
 from worker.clock import from_ms
-from worker.store.admission.appeal_notes import MAX_NOTE, MAX_NOTES
-from worker.store.admission.end_user_ledger import FlaggedEndUser
-from worker.store.admission.quarantine import LEDGER_TTL_S, QuarantinedUser
+from worker.safety.appeals import MAX_TEXT
+from worker.store.end_users.end_user_ledger import FlaggedEndUser
+from worker.store.end_users.ledger_entries import LEDGER_TTL_S
+from worker.store.end_users.quarantine_rows import QuarantinedUser
 
 routes = ConsoleRoutes()
 _PAGE: Final = 25
@@ -40,7 +42,7 @@ async def show_end_users(visit: Visit) -> Page:
     else:
         rows, more = await with_deadline(visit.request, context.ledger.flagged(app, _PAGE, min(offset, _MAX_OFFSET)))
     values = {
-        "rows": [_row(visit, one) for one in rows],
+        "rows": [_row(one) for one in rows],
         "quarantined": [_quarantine(one) for one in quarantined[:_MAX_LISTED]],
         "quarantined_count": len(quarantined),
         "all_quarantined": all_quarantined,
@@ -64,14 +66,15 @@ async def show_end_user(visit: Visit) -> Page:
     values = {
         "person": person,
         "name": name,
-        "row": _row(visit, found),
+        "row": _row(found),
         "quarantine": None if row is None else _quarantine(row),
         "ledger": [
             {"at": from_ms(one.at_ms), "kind": one.kind, "job_id": one.job_id, "notice": one.notice} for one in entries
         ],
+        "log": await with_deadline(visit.request, _log(visit, person)),
+        "appeals": await with_deadline(visit.request, context.appeals.of(app, "user", person)),
         "notes": await with_deadline(visit.request, context.appeal_notes.of(app, person)),
-        "most_notes": MAX_NOTES,
-        "most_note": MAX_NOTE,
+        "most_text": MAX_TEXT,
         **_limits(visit),
     }
     return Page("end_user.html", values)
@@ -86,7 +89,7 @@ async def find_end_user(visit: Visit, form: Form) -> Done:
 @routes.action("/end-users/quarantine", "ops")
 async def quarantine_named(visit: Visit, form: Form) -> Done:
     """Put an end user in quarantine whom the app names."""
-    name, reason = _text(form, "end_user", _MAX_NAME), _text(form, "reason", _MAX_TEXT)
+    name, reason = required_text(form, "end_user", _MAX_NAME), required_text(form, "reason", _MAX_TEXT)
     until = visit.context.clock.now() + timedelta(hours=hours) if (hours := _hours(form)) else None
     adding = quarantining.quarantine_end_user(visit.context, visit.key, name, reason, until)
     added = await with_deadline(visit.request, adding)
@@ -96,7 +99,7 @@ async def quarantine_named(visit: Visit, form: Form) -> Done:
 @routes.action("/end-users/{person}/quarantine", "ops")
 async def quarantine_listed(visit: Visit, form: Form) -> Done:
     """Put an end user of the ledger in quarantine."""
-    person, reason = _person(visit), _text(form, "reason", _MAX_TEXT)
+    person, reason = _person(visit), required_text(form, "reason", _MAX_TEXT)
     await _own(visit, person)
     until = visit.context.clock.now() + timedelta(hours=hours) if (hours := _hours(form)) else None
     name = await with_deadline(visit.request, visit.context.quarantine.name_of(visit.key.app, person))
@@ -108,20 +111,11 @@ async def quarantine_listed(visit: Visit, form: Form) -> Done:
 @routes.action("/end-users/{person}/lift", "ops")
 async def lift(visit: Visit, form: Form) -> Done:
     """Lift the quarantine of an end user, with a reason."""
-    person, reason = _person(visit), _text(form, "reason", _MAX_TEXT)
+    person, reason = _person(visit), required_text(form, "reason", _MAX_TEXT)
     lifting = quarantining.lift_quarantine(visit.context, visit.key, person, reason)
     if await with_deadline(visit.request, lifting) is None:
         raise Problem(404, "not_quarantined", "No end user of this app with this identifier is in quarantine.")
     return Done(f"/end-users/{person}", "quarantine_lifted")
-
-
-@routes.action("/end-users/{person}/notes", "ops")
-async def add_note(visit: Visit, form: Form) -> Done:
-    """Keep a note on the end user, such as what an appeal said."""
-    person, text = _person(visit), _text(form, "text", MAX_NOTE, lines=True)
-    await _own(visit, person)
-    await with_deadline(visit.request, quarantining.add_appeal_note(visit.context, visit.key, person, text))
-    return Done(f"/end-users/{person}", "note_kept")
 
 
 def _person(visit: Visit) -> str:
@@ -137,22 +131,12 @@ async def _own(visit: Visit, person: str) -> FlaggedEndUser:
 
 
 async def _named(visit: Visit, form: Form) -> str:
-    name = _text(form, "end_user", _MAX_NAME)
+    name = required_text(form, "end_user", _MAX_NAME)
     by_name = await with_deadline(visit.request, identifier(visit.context, visit.key.app, name)) or ""
     for person in (by_name, name):
         if await with_deadline(visit.request, visit.context.ledger.of(visit.key.app, person)) is not None:
             return person
     raise Problem(404, "end_user_not_found", "No job of this app that is still kept is of an end user of this name.")
-
-
-def _text(form: Form, name: str, most: int, *, lines: bool = False) -> str:
-    """Return a text of the form; raise a Problem (422) for one that is missing, too long or not printable."""
-    text = form.text(name)
-    printable = all(part.isprintable() for part in (text.splitlines() if lines else [text]))
-    if not text or len(text) > most or not printable:
-        detail = f"{name} must be 1 to {most} characters without control characters."
-        raise Problem(422, "validation_error", detail)
-    return text
 
 
 def _hours(form: Form) -> int:
@@ -163,16 +147,28 @@ def _hours(form: Form) -> int:
     return int(text)
 
 
-def _row(visit: Visit, one: FlaggedEndUser) -> dict[str, Any]:
-    limit, blocks = visit.context.settings.quarantine_blocks, one.in_window["blocks"]
+def _row(one: FlaggedEndUser) -> dict[str, Any]:
     return {
         "person": one.safety_identifier,
         "newest": from_ms(one.newest_ms) if one.newest_ms else None,
         "in_window": one.in_window,
         "in_all": one.in_all,
         "quarantined": one.quarantined,
-        "missing": limit - blocks if limit and 0 < blocks < limit and not one.quarantined else None,
+        "missing": one.missing,
     }
+
+
+async def _log(visit: Visit, person: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "at": from_ms(one.at_ms),
+            "act": one.act,
+            "by": one.by,
+            "reason": one.reason,
+            "until": from_ms(one.until_ms) if one.until_ms else None,
+        }
+        for one in await visit.context.quarantine.log(person)
+    ]
 
 
 def _quarantine(one: QuarantinedUser) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from api.console.page_response import Page
 from api.console.simulator_scenarios import scenario_choices
 from api.console.visit import Form, Visit
 from api.jobs.dry_run import dry_run
-from api.jobs.submission import digests_of, submit
+from api.jobs.submission import JobRequest, digests_of, submit
 from api.runtime.store_deadline import with_deadline
 from api.schema.requests import Submit
 from api.web.params import base_url
@@ -56,8 +56,8 @@ async def _submit(visit: Visit, body: Submit, size: int) -> str:
     request, context, key = visit.request, visit.context, await visit.key_with_limits()
     digests = await digests_of(context, key.app, body, size, repeatable=False)
     meter = meter_of(context.settings, key)
-    submitting = submit(context, key, body, digests, trace_of(request.scope), None, meter, base_url(request))
-    stored, _ = await with_deadline(request, submitting)
+    job = JobRequest(key, body, digests, trace_of(request.scope), meter, base_url(request))
+    stored, _ = await with_deadline(request, submit(context, job))
     return stored.job.id
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.media_upload import uploaded, with_own_media
-from api.jobs.submission import digests_of, submit
+from api.jobs.submission import JobRequest, digests_of, submit
 from api.openai_compat.chat import openapi as docs
 from api.openai_compat.chat.chunk_sequence import ChunkSequence
 from api.openai_compat.chat.completion import completion_head, completion_of
@@ -94,7 +94,7 @@ async def _accept(request: Request) -> _Accepted:
     try:
         async with uploaded(context, key.app, media) as upload:
             release_body(request.scope)
-            submission = partial(submit, context, key, job, digests, trace, idem, meter, base, **upload)
+            submission = partial(submit, context, JobRequest(key, job, digests, trace, meter, base, idem, **upload))
             stored, replayed = await submit_once(request, key, submission, expected=retries)
     except Problem as problem:
         raise with_chat_names(problem, parsed.origins) from None

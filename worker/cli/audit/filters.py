@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.cli.end_users import identifier
 from worker.cli.errors import EXIT_USAGE, CliError
+from worker.cli.safety_identifiers import identifier
 from worker.clock import to_ms
 from worker.settings import Settings
 from worker.store.audit.trail_search import TrailFilter

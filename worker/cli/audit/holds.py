@@ -11,9 +11,9 @@ import typer
 from worker.audit.chain import app_chain
 from worker.cli.acting import By, actor_of
 from worker.cli.audit.trail_access import Json, with_trail
-from worker.cli.end_users import identifier
 from worker.cli.errors import EXIT_USAGE, CliError
 from worker.cli.rendering import clean, print_columns
+from worker.cli.safety_identifiers import identifier
 from worker.clock import Clock
 from worker.jobs.ids import job_id_of
 from worker.settings import Settings

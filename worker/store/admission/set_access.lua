@@ -8,5 +8,5 @@ local model, before, after, scope, ttl_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4], A
 if (call('HGET', access, model) or '') ~= before then return 0 end
 call('HSET', access, model, after)
 call('EXPIRE', access, ttl_s)
-call('SET', latest_scope, scope)
+call('SET', latest_scope, scope, 'EX', ttl_s)
 return 1

@@ -5,7 +5,7 @@
 -- Returns tokens left, microseconds until it is full, microseconds until there are so many (0 = they were taken).
 -- A bucket whose limits have changed since is never worse than empty.
 local function take_token(key, interval_us, capacity, count)
-  local t = call('TIME')
+  local t = time()
   local now, fill_time = t[1] * 1000000 + t[2], capacity * interval_us
   local full_at = math.max(now, math.min(number(call('GET', key)), now + fill_time))
   local taken = interval_us * (count or 1)

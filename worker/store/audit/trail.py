@@ -119,7 +119,7 @@ class Trail:
         chain = job_id if job_id is not None else app_chain(app)
         record = note_record(act, at=self._clock.now(), app=app, job_id=job_id, by=by, why=why, data=data)
         for _ in range(_MAX_TRIES):
-            last = await self._last(chain)
+            last = await self.last_of_chain(chain)
             if last is None and job_id is not None:
                 raise Refused("job_not_found", "There is no audit trail of such a job.", 404)
             if last is not None and last.record == canonical(record):
@@ -132,7 +132,8 @@ class Trail:
                 return AuditRow(place.decode(), head, body)
         raise Refused("job_busy", "The job is changing right now; try again.", 409)
 
-    async def _last(self, chain: str) -> AuditRow | None:
+    async def last_of_chain(self, chain: str) -> AuditRow | None:
+        """Return the newest record of a chain, or None when it has none. Raises Refused when that record is gone."""
         async with store_errors("read the audit trail", keys.chain_records(chain)):
             place = await self._redis.lindex(keys.chain_records(chain), -1)
         if place is None:

@@ -3,6 +3,8 @@
 --   due    zset: jobs by when some of their content expires
 -- stated(sizes, id)  return the bytes and events that are stated of the job; a release before stated no events
 -- add_stated(sizes, bytes, events)  add to the sums
+-- held_by_app(sizes, id)  return {bytes, events}: the sums without what is stated of the job
+-- state_new(sizes, held, id, bytes, events)  state a job that is new, and the sums: `held` with it
 -- measure(sizes, due, job, input, output, id)  state what the job holds now, by what Redis says of the keys of its
 --                 hash, input and output: repeated, or after any loss, it corrects itself
 -- measure_due(sizes, due, prefixes, most)  measure up to `most` jobs of which something has expired; prefixes: of a
@@ -12,13 +14,25 @@ local function length_of(...)
   return type(reply) == 'number' and reply or 0 -- a key that can't be read is reported by who needs it
 end
 local MAX_EVENTS = 1000000
-local function stated(sizes, id)
-  local bytes, events = string.match(call('HGET', sizes, id) or '', '^(%d+) ?(%d*)$')
+local function split_statement(text)
+  local bytes, events = string.match(text or '', '^(%d+) ?(%d*)$')
   return number(bytes), number(events)
+end
+local function stated(sizes, id)
+  return split_statement(call('HGET', sizes, id))
 end
 local function add_stated(sizes, bytes, events)
   if bytes ~= 0 then call('HINCRBY', sizes, 'total', string.format('%.0f', bytes)) end
   if events ~= 0 then call('HINCRBY', sizes, 'events', string.format('%.0f', events)) end
+end
+local function held_by_app(sizes, id)
+  local row = call('HMGET', sizes, 'total', 'events', id)
+  local bytes, events = split_statement(row[3])
+  return {bytes = number(row[1]) - bytes, events = number(row[2]) - events}
+end
+local function state_new(sizes, held, id, bytes, events)
+  local total, of_all = string.format('%.0f', held.bytes + bytes), string.format('%.0f', held.events + events)
+  call('HSET', sizes, 'total', total, 'events', of_all, id, string.format('%.0f %.0f', bytes, events))
 end
 local function measure(sizes, due, job, input, output, id)
   local bytes = length_of('STRLEN', input) + length_of('STRLEN', output) + length_of('HSTRLEN', job, 'priv')

@@ -5,7 +5,8 @@
 --   NOTE list command…                     runs it, and appends its reply to the list
 --   MEASURE sizes due job input output id   no command: measure(…) of content_size.lua
 --   INDEX score id zset…                    adds the job to each of these indexes
---   TERMS rows prefix id score term…        adds the job to the index of each term, `<prefix><term>`, and the terms to its row
+--   TERMS rows prefix id score term…        adds a new job to the index of each term, `<prefix><term>`; they are its row
+--   MORETERMS rows prefix id score term…    does so with a job that may have terms, and adds these to its row
 --   FORGET rows prefix id kind              removes it from the indexes of those of its terms that begin so, and these from its
 --                                          row
 --   GROUP counts members id status settled keep_s at   counts the job in its group with its status, not with the last one
@@ -16,10 +17,14 @@
 --                                          its app in `times` says so: "<result> <prompt>"; but not within `least`
 --                                          seconds. While the set of legal holds has one of the holders, nothing expires
 --   COUNT …                                adds the job's counts to those of its week: count_losses below
--- or be one of its own, also after IF:
+-- or be one of its own, also after IF and WHEN:
 --   PACE zset clock spacing most score member   adds the member with that score, or with one `spacing` above the score
 --                                          added last under this clock, but by `most` higher at most: who adds many
 --                                          stands behind who adds few
+--   QUARANTINE rows due unnoted ends log keep end_user now until row began renewed   puts the end user into quarantine until
+--                                          then (0 = until it is lifted), or renews a quarantine that would end before.
+--                                          An end that can't be read stands. `began` or `renewed` is
+--                                          appended to the log, which is kept for so many seconds
 -- Raises what a command raises; the commands before it have been run.
 local PACE_CLOCK_S = 86400
 local function pace(zset, clock, spacing, most, score, member)
@@ -31,10 +36,15 @@ end
 local function index(score, id, ...)
   for _, zset in ipairs({...}) do call('ZADD', zset, score, id) end
 end
+local function set_terms(rows, prefix, id, score, ...)
+  local terms = {...}
+  for _, term in ipairs(terms) do call('ZADD', prefix .. term, score, id) end
+  call('HSET', rows, id, table.concat(terms, ' '))
+end
 local function add_terms(rows, prefix, id, score, ...)
-  local row = call('HGET', rows, id)
-  for _, term in ipairs({...}) do call('ZADD', prefix .. term, score, id) end
-  call('HSET', rows, id, (row and row .. ' ' or '') .. table.concat({...}, ' '))
+  local terms, row = {...}, call('HGET', rows, id)
+  for _, term in ipairs(terms) do call('ZADD', prefix .. term, score, id) end
+  call('HSET', rows, id, (row and row .. ' ' or '') .. table.concat(terms, ' '))
 end
 local function forget_terms(rows, prefix, id, kind)
   local kept = {}
@@ -65,6 +75,26 @@ local function count_in_group(counts, members, id, status, settled, keep_s, at)
   elseif not before then -- the group goes on
     for _, key in ipairs({counts, members}) do call('PERSIST', key) end
   end
+end
+local MAX_LOG = 50
+local function put_into_quarantine(rows, due, unnoted, ends, log, keep, end_user, now, until_ms, row, began, renewed)
+  local stored = call('HGET', rows, end_user)
+  local at, entry, new_end = tonumber(now), began, tonumber(until_ms)
+  if stored then
+    local stored_end = tonumber(json(stored).until_ms)
+    if not stored_end or stored_end == 0 then return end
+    if stored_end > at then
+      if new_end ~= 0 and new_end <= stored_end then return end
+      entry = renewed
+    end
+  end
+  call('HSET', rows, end_user, row)
+  call('SADD', due, end_user)
+  call('SADD', unnoted, end_user)
+  if new_end == 0 then call('ZREM', ends, end_user) else call('ZADD', ends, new_end, end_user) end
+  call('RPUSH', log, entry)
+  call('LTRIM', log, -MAX_LOG, -1)
+  call('EXPIRE', log, keep)
 end
 local function retire(job, trail, input, output, settled, holds, times, app, id, ended, passed, least, result, prompt, ...)
   local own_result, own_prompt = string.match(call('HGET', times, app) or '', '^(%d+) (%d+)$')
@@ -115,10 +145,11 @@ local function count_losses(apps, week, people, person, ttl, most_models, most_p
     for _, key in ipairs({people, person}) do call('EXPIRE', key, ttl, 'NX') end
   end
 end
-local WORDS = {INDEX = index, TERMS = add_terms, FORGET = forget_terms, RETIRE = retire, GROUP = count_in_group,
-  COUNT = count_losses}
+local WORDS = {INDEX = index, TERMS = set_terms, MORETERMS = add_terms, FORGET = forget_terms, RETIRE = retire,
+  GROUP = count_in_group, COUNT = count_losses}
+local OWN = {PACE = pace, QUARANTINE = put_into_quarantine}
 local function run_command(first, last)
-  if ARGV[first] == 'PACE' then return pace(unpack(ARGV, first + 1, last)) end
+  if OWN[ARGV[first]] then return OWN[ARGV[first]](unpack(ARGV, first + 1, last)) end
   return call(unpack(ARGV, first, last))
 end
 local function run_commands(count, at)
@@ -133,7 +164,7 @@ local function run_commands(count, at)
       WORDS[word](unpack(ARGV, at + 2, at + n))
     elseif word == 'WHEN' then
       if call('ZCOUNT', ARGV[at + 2], ARGV[at + 3], '+inf') >= tonumber(ARGV[at + 4]) then
-        call(unpack(ARGV, at + 5, at + n))
+        run_command(at + 5, at + n)
       end
     elseif word ~= 'IF' then
       run_command(at + 1, at + n)

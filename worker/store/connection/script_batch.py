@@ -63,6 +63,6 @@ class ScriptBatch:
     async def _replies(self, packet: list[tuple[list[Any], int, asyncio.Future[Any]]]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
         for args, count, _ in packet:
-            pipe.evalsha(self._script.sha, count, *args)
+            pipe.execute_command("EVALSHA", self._script.sha, count, *args)
         found: list[Any] = await pipe.execute(raise_on_error=False)
         return found

@@ -8,7 +8,8 @@
 -- within(set, member, command)  whether the set has the member. A set that can't be read has none and stays in place,
 --                 but PERSIST runs all the same: what it may protect is kept
 -- number(text)    the number, 0 for nil and for text that is none
--- now_ms()        the time of the server in milliseconds since 1970
+-- time()          what TIME replied first, {seconds, microseconds}: a script has one time
+-- now_ms()        that time in milliseconds since 1970
 local function aside(key)
   local t, target = redis.call('TIME'), 'vigil:aside:' .. key
   local reply = redis.pcall('RENAME', key, target)
@@ -41,7 +42,12 @@ local function within(set, member, command)
   if type(reply) == 'table' then return command == 'PERSIST' end
   return reply == 1
 end
+local time_of_script
+local function time()
+  time_of_script = time_of_script or call('TIME')
+  return time_of_script
+end
 local function now_ms()
-  local t = call('TIME')
+  local t = time()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end

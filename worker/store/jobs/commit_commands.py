@@ -18,9 +18,9 @@ from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.store import channels, codec, keys
 from worker.store.admission.pauses import PREFIX
-from worker.store.admission.quarantine import QuarantineLimits, ledger_commands
 from worker.store.audit.hold_names import holders_of
 from worker.store.commands import Command, CommandArg
+from worker.store.end_users.ledger_entries import QuarantineLimits, ledger_commands
 from worker.store.jobs.end_counts import end_commands
 from worker.store.jobs.job_groups import group_commands
 from worker.store.jobs.loss_counters import loss_commands
@@ -69,10 +69,12 @@ class CommitCommands:
         trail: list[ev.Event],
         head: str,
         output: Mapping[str, str | None] = _NO_OUTPUT,
+        fields: tuple[CommandArg, ...] = (),
     ) -> tuple[list[Command], str]:
         """Return the commands of one change, and the end of the audit chain after it.
 
-        `output`: what the last audit record says of the answer, if the change stores or deletes it.
+        `output`: what the last audit record says of the answer, if the change stores or deletes it. `fields`: further
+        fields of the job's hash, names and values.
         """
         key, commands = keys.job(after.id), list[Command]()
         wires = [event.dump() for event in trail]
@@ -84,7 +86,7 @@ class CommitCommands:
             )
         commands.append(("RPUSH", keys.trail(after.id), *(stored_event(self._macs, after.id, wire) for wire in wires)))
         initial = script_fields(after) if before is None else ()
-        commands.append(("HSET", key, *self.record_fields(after), "chain", head, *initial))
+        commands.append(("HSET", key, *self.record_fields(after), "chain", head, *initial, *fields))
         moved = before is None or before.status is not after.status
         if moved or any(isinstance(event.fact, _MOVES) for event in trail):
             commands.extend(queue_commands(before, after))
@@ -101,10 +103,11 @@ class CommitCommands:
             commands.extend(self.retire(after))
             commands.extend(end_commands(before, after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
-        commands.extend(ledger_commands(after, trail, self._limits, self._macs))
-        commands.extend(tally_commands(after, trail))
-        commands.extend(duration_commands(after, trail))
-        commands.extend(loss_commands(before, after, self._keep.longest))
+        if before is not None or after.settled:  # a new job has no calls to count
+            commands.extend(ledger_commands(after, trail, self._limits, self._macs))
+            commands.extend(tally_commands(after, trail))
+            commands.extend(duration_commands(after, trail))
+            commands.extend(loss_commands(before, after, self._keep.longest))
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head

@@ -26,6 +26,7 @@ from worker.jobs.errors import (
 )
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.admission.app_quota import AppQuota
 from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets
@@ -35,7 +36,7 @@ from worker.store.envelope import INPUT, PRIVATE, JobCipher
 from worker.store.errors import store_errors
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes
-from worker.store.jobs.scripts import Scripts, SubmitAllReply
+from worker.store.jobs.scripts import Scripts, SubmitAllReply, SubmitReply
 from worker.store.jobs.search_terms import first_terms, terms_command
 from worker.store.jobs.stored_job import Caller, NewJob, PreparedJob, StoredJob
 from worker.store.jobs.uploads import Upload
@@ -83,41 +84,16 @@ class JobCreation:
         EarlierCallerWaits when a retry of an SDK comes while an identical request still waits, StoreUnavailable.
         """
         made = await self.prepare(new)
-        job, quota = made.job, new.quota
-        async with store_errors("take the job"):
-            await capacity.must_fit(self._redis, made.largest)
-            try:
-                if self._memory is not None:
-                    await self._memory.admit(made.held)
-                    quota = replace(quota, memory=self._memory.app_bytes)
-                reply = await self._scripts.submit(made, self._remember_ms, quota)
-            except (OutOfMemoryError, StoreFull):
-                if made.largest > capacity.ALWAYS_TAKEN:
-                    await capacity.must_fit_when_empty(self._redis, made.largest)
-                raise
+        # what else a job has is bounded by the limits of its fields
+        reply = await self._create(new, made.job, made.commands, made.held, made.largest)
         if reply.verdict == "quarantined":
             raise Refused("end_user_quarantined", QUARANTINED, 403)
         if reply.verdict == "created":
-            emit_committed(None, job, made.trail)
-            return StoredJob(job, new.private), False
+            emit_committed(None, made.job, made.trail)
+            return StoredJob(made.job, new.private), False
         if new.caller is not None:
             return await self._join(new, new.caller, reply.remembered)
-        return await self.load_repeated(job.app, reply.remembered, new.fingerprint), True
-
-    async def submit_all(self, made: Sequence[PreparedJob]) -> SubmitAllReply:
-        """Create all of these jobs of one app and one meter, or none; raise what `submit` raises."""
-        largest, quota = max(one.largest for one in made), made[0].new.quota
-        async with store_errors("take the jobs"):
-            await capacity.must_fit(self._redis, largest)
-            try:
-                if self._memory is not None:
-                    await self._memory.admit(sum(one.held for one in made))
-                    quota = replace(quota, memory=self._memory.app_bytes)
-                return await self._scripts.submit_all(made, self._remember_ms, quota)
-            except (OutOfMemoryError, StoreFull):
-                if largest > capacity.ALWAYS_TAKEN:
-                    await capacity.must_fit_when_empty(self._redis, largest)
-                raise
+        return await self.load_repeated(made.job.app, reply.remembered, new.fingerprint), True
 
     async def prepare(self, new: NewJob) -> PreparedJob:
         """Return the job with all that its script needs; writes only the long strings of an upload."""
@@ -130,18 +106,59 @@ class JobCreation:
             wait = ev.Scheduled(reason="not_before", until=new.fact.not_before)
             trail.append(ev.event(2, now, job_id, wait))
             job = fold.apply(job, trail[1])
-        commands, _ = self._changes.commands(None, job, trail, chain.GENESIS)
         cipher = upload.cipher if upload is not None else self._keyring.new(job.app, job_id)
         private = cipher.seal_with_key(PRIVATE, new.private)
-        commands.append(("HSET", keys.job(job_id), "priv", private))
-        input_commands, held = await _store_input(cipher, job_id, new)
-        commands = [*input_commands, *commands]
-        commands.extend(await self._terms_commands(job, new.private))
-        idem, remembered = "", ""
-        if new.idempotency_key is not None:
-            idem, remembered = keys.idempotency(job.app, _digest_of(new.idempotency_key)), f"{new.fingerprint} {job_id}"
-        largest = capacity.largest_argument(commands)
-        return PreparedJob(new, job, trail, commands, idem, remembered, held + len(private), largest)
+        commands, held, size = await _store_input(cipher, job_id, new)
+        made, _ = self._changes.commands(None, job, trail, chain.GENESIS, fields=("priv", private))
+        commands += made
+        if new.private.get("metadata") or job.rerun_root or job.group:
+            commands += await self._terms_commands(job, new.private)
+        return PreparedJob(new, job, trail, commands, held + len(private), max(size, len(private)))
+
+    async def submit_all(self, made: Sequence[PreparedJob]) -> SubmitAllReply:
+        """Create all of these jobs of one app and one meter, or none; raise what `submit` raises."""
+        largest, quota = max(one.largest for one in made), made[0].new.quota
+        remembered = [self._remembered(one.new, one.job) for one in made]
+        async with store_errors("take the jobs"):
+            if largest > capacity.ALWAYS_TAKEN:
+                await capacity.must_fit(self._redis, largest)
+            try:
+                if self._memory is not None:
+                    await self._memory.admit(sum(one.held for one in made))
+                    if self._memory.app_bytes:
+                        quota = AppQuota(quota.waiting, quota.bytes, self._memory.app_bytes)
+                return await self._scripts.submit_all(made, remembered, self._remember_ms, quota)
+            except (OutOfMemoryError, StoreFull):
+                if largest > capacity.ALWAYS_TAKEN:
+                    await capacity.must_fit_when_empty(self._redis, largest)
+                raise
+
+    @staticmethod
+    def _remembered(new: NewJob, job: Job) -> tuple[str, str]:
+        """Return the name of the job's idempotency key, and what it will hold; "" and "" without one."""
+        if new.idempotency_key is None:
+            return "", ""
+        return keys.idempotency(job.app, _digest_of(new.idempotency_key)), f"{new.fingerprint} {job.id}"
+
+    async def _create(self, new: NewJob, job: Job, commands: list[Command], held: int, largest: int) -> SubmitReply:
+        """Create the job, unless something is against it; `held`: bytes of its content, `largest`: of one command."""
+        idem, remembered = self._remembered(new, job)
+        quota, ttl_ms = new.quota, self._remember_ms
+        async with store_errors("take the job"):
+            if largest > capacity.ALWAYS_TAKEN:
+                await capacity.must_fit(self._redis, largest)
+            try:
+                if self._memory is not None:
+                    await self._memory.admit(held)
+                    if self._memory.app_bytes:
+                        quota = AppQuota(quota.waiting, quota.bytes, self._memory.app_bytes)
+                return await self._scripts.submit(
+                    job, idem, remembered, ttl_ms, new.meter, quota, held, commands, new.caller
+                )
+            except (OutOfMemoryError, StoreFull):
+                if largest > capacity.ALWAYS_TAKEN:
+                    await capacity.must_fit_when_empty(self._redis, largest)
+                raise
 
     async def begin_upload(self, app: str, mark: str, size: int) -> Upload:
         """Return an upload for a job that is to be created; `size`: about how many bytes it will have.
@@ -208,16 +225,16 @@ class JobCreation:
         except (RecordUnreadable, ContentDamaged, KeyMissing):
             metadata = {}
         terms = first_terms(secret, job, metadata)
-        return [terms_command(job, terms)] if terms else []
+        return [terms_command(job, terms, first=True)] if terms else []
 
 
-async def _store_input(cipher: JobCipher, job_id: str, new: NewJob) -> tuple[list[Command], int]:
-    """Return (the commands that store the input, its bytes)."""
+async def _store_input(cipher: JobCipher, job_id: str, new: NewJob) -> tuple[list[Command], int, int]:
+    """Return (the commands that store the input, its bytes, how many of them one command has)."""
     if new.upload is None:
         content = cipher.seal(INPUT, new.input)
-        return [("SET", keys.job_input(job_id), content)], len(content)
+        return [("SET", keys.job_input(job_id), content)], len(content), len(content)
     await new.upload.finish(new.input, new.media_sizes)
-    return new.upload.commands(), new.upload.size
+    return new.upload.commands(), new.upload.size, 0
 
 
 def _digest_of(idempotency_key: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -30,7 +30,6 @@ from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.admission.quarantine import QuarantineLimits, must_not_be_quarantined
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
@@ -39,6 +38,7 @@ from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
+from worker.store.end_users.ledger_entries import QuarantineLimits, must_not_be_quarantined
 from worker.store.envelope import OUTPUT
 from worker.store.errors import store_errors
 from worker.store.jobs import inputs
@@ -106,12 +106,12 @@ class Jobs:
         """Return an upload for a job that is to be created; raises what `JobCreation.begin_upload` raises."""
         return await self._creation.begin_upload(app, mark, size)
 
-    async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
+    def submit(self, new: NewJob) -> Awaitable[tuple[StoredJob, bool]]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
 
         Durable when it returns. Raises what `JobCreation.submit` raises.
         """
-        return await self._creation.submit(new)
+        return self._creation.submit(new)
 
     async def submit_all(self, new: Sequence[NewJob]) -> list[tuple[StoredJob, bool]]:
         """Create all of these jobs or none; return what `submit` returns of each. Raises what `create_all` raises."""

@@ -8,15 +8,17 @@ from typing import Any, Final, Literal, NamedTuple
 
 from redis.asyncio import Redis
 
+from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.store import channels, keys
 from worker.store.admission import app_quota
 from worker.store.admission.app_quota import AppQuota
-from worker.store.admission.quarantine import end_quarantine
+from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
 from worker.store.connection.lua_scripts import ALLOW_OOM, CONTENT_SIZE, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
+from worker.store.end_users.quarantine_ends import end_quarantine
 from worker.store.jobs.stored_job import AppLimits, Caller, PreparedJob
 
 _ARQ_JOB: Final = "arq:job:"
@@ -27,8 +29,9 @@ ALIVE_MS: Final = 2000
 _LONGEST_WAIT_S: Final = 3600  # after it, a caller that has not gone is forgotten
 
 _QUARANTINE: Final = "admission/quarantine_of"
-
-_CONTENT_PREFIXES: Final = (keys.JOB, keys.job_input(""), keys.job_output(""))
+_PREFIXES: Final = (keys.JOB, keys.job_input(""), keys.job_output(""))
+_NO_CALLER: Final = ("", "first", 0)
+_QUEUED, _SCHEDULED = Status.QUEUED.value, Status.SCHEDULED.value
 
 Verdict = Literal["OK", "DONE", "CONFLICT", "LOST", "QUARANTINED"]
 
@@ -132,21 +135,39 @@ class Scripts:
         verdict: Verdict = "QUARANTINED" if reply[0] == b"ENDED" else reply[0].decode()
         return verdict
 
-    async def submit(self, made: PreparedJob, remember_ms: int, quota: AppQuota) -> SubmitReply:
-        """Create the job unless its idempotency key has created one, or its caller joins one.
+    async def submit(
+        self,
+        job: Job,
+        idempotency_key: str,
+        remembered: str,
+        ttl_ms: int,
+        meter: RateMeter,
+        quota: AppQuota,
+        size: int,
+        commands: Sequence[Command],
+        caller: Caller | None = None,
+    ) -> SubmitReply:
+        """Create the job unless its idempotency key has created one, or its caller joins one. `size`: bytes of its
+        content.
 
         Raises RateExceeded when the app must wait, QueueFull when its quota is used up, ContentTooLarge when this job
         alone is more than that.
         """
         require_permissions(self._redis)
-        job, caller, meter = made.job, made.new.caller, made.new.meter
         job_key, rate = keys.job(job.id), meter.rate
-        args = [made.remembered, remember_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""]
-        args += [*_quota_args(quota), made.held, app_quota.EVENTS_OF_A_LIFE, job.id, *_CONTENT_PREFIXES]
-        args += [caller.name, caller.turn] if caller else ["", "first"]
-        args += [_callers_kept_ms(caller), ALIVE_MS, *flatten(made.commands)]
-        names = [made.idempotency or job_key, job_key, keys.rate(job.app), keys.QUARANTINE, *_admission_keys(job.app)]
-        names += [keys.callers(job.app, caller.digest) if caller else job_key, keys.API_PROCESSES]
+        args = [
+            *(remembered, ttl_ms, rate.interval_us, rate.capacity, job.safety_identifier or ""),
+            *(quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES),
+            *(size, app_quota.EVENTS_OF_A_LIFE, job.id, *_PREFIXES),
+            *((caller.name, caller.turn, _callers_kept_ms(caller)) if caller else _NO_CALLER),
+            *(ALIVE_MS, *flatten(commands)),
+        ]
+        names = [
+            *(idempotency_key or job_key, job_key, keys.rate(job.app), keys.QUARANTINE),
+            *(keys.index(job.app, "status", _QUEUED), keys.index(job.app, "status", _SCHEDULED)),
+            *(keys.content_sizes(job.app), keys.content_expiry(job.app)),
+            *(keys.callers(job.app, caller.digest) if caller else job_key, keys.API_PROCESSES),
+        ]
         verdict, *rest = await self._submit(keys=names, args=args)
         while verdict == b"ENDED" and await end_quarantine(self._redis, job.safety_identifier or ""):
             verdict, *rest = await self._submit(keys=names, args=args)
@@ -155,7 +176,7 @@ class Scripts:
         if verdict == b"WAIT":
             raise meter.exceeded(*rest)
         if verdict == b"FULL":
-            raise app_quota.exceeded(rest[0].decode(), int(rest[1]), made.held, quota)
+            raise app_quota.exceeded(rest[0].decode(), int(rest[1]), size, quota)
         if verdict == b"OPEN":
             return SubmitReply("open")
         if verdict == b"JOINED":
@@ -166,21 +187,37 @@ class Scripts:
             meter.record_charge(*rest)
         return SubmitReply("created")
 
-    async def submit_all(self, prepared: Sequence[PreparedJob], remember_ms: int, quota: AppQuota) -> SubmitAllReply:
-        """Create all of these jobs of one app, or none; raises what `submit` raises."""
+    async def submit_all(
+        self, made: Sequence[PreparedJob], remembered: Sequence[tuple[str, str]], remember_ms: int, quota: AppQuota
+    ) -> SubmitAllReply:
+        """Create all of these jobs of one app, or none; raises what `submit` raises.
+
+        `remembered`: of each, the name of its idempotency key and what that will hold, or "" and "".
+        """
         require_permissions(self._redis)
-        app, meter = prepared[0].job.app, prepared[0].new.meter
-        args: list[CommandArg] = [remember_ms, meter.rate.interval_us, meter.rate.capacity]
-        args += [*_quota_args(quota), *_CONTENT_PREFIXES]
-        names = [keys.rate(app), keys.QUARANTINE, *_admission_keys(app)]
-        for one in prepared:
+        app, meter = made[0].job.app, made[0].new.meter
+        args: list[CommandArg] = [
+            *(remember_ms, meter.rate.interval_us, meter.rate.capacity),
+            *(quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES),
+            *_PREFIXES,
+        ]
+        names = [
+            *(
+                keys.rate(app),
+                keys.QUARANTINE,
+                keys.index(app, "status", _QUEUED),
+                keys.index(app, "status", _SCHEDULED),
+            ),
+            *(keys.content_sizes(app), keys.content_expiry(app)),
+        ]
+        for one, (name, value) in zip(made, remembered, strict=True):
             words = flatten(one.commands)
-            args += [one.remembered, one.job.safety_identifier or "", one.held, app_quota.EVENTS_OF_A_LIFE]
+            args += [value, one.job.safety_identifier or "", one.held, app_quota.EVENTS_OF_A_LIFE]
             args += [one.job.id, len(words), *words]
-            names += [one.idempotency or keys.job(one.job.id), keys.job(one.job.id)]
+            names += [name or keys.job(one.job.id), keys.job(one.job.id)]
         verdict, *rest = await self._submit_all(keys=names, args=args)
         while verdict == b"ENDED":
-            if not await end_quarantine(self._redis, prepared[int(rest[0]) - 1].job.safety_identifier or ""):
+            if not await end_quarantine(self._redis, made[int(rest[0]) - 1].job.safety_identifier or ""):
                 break
             verdict, *rest = await self._submit_all(keys=names, args=args)
         if verdict in {b"QUARANTINED", b"ENDED"}:
@@ -188,7 +225,7 @@ class Scripts:
         if verdict == b"WAIT":
             raise meter.exceeded(*rest)
         if verdict == b"FULL":
-            raise app_quota.exceeded(rest[0].decode(), int(rest[1]), sum(one.held for one in prepared), quota)
+            raise app_quota.exceeded(rest[0].decode(), int(rest[1]), sum(one.held for one in made), quota)
         if verdict == b"SEEN":
             seen = {int(number) - 1: _text(raw) for number, raw in zip(rest[::2], rest[1::2], strict=True)}
             return SubmitAllReply("seen", seen=seen)
@@ -243,17 +280,8 @@ class Scripts:
         return int(subscribers), [chunks[int(number) - 1].job_id for number in lost]
 
 
-def _quota_args(quota: AppQuota) -> list[int]:
-    return [quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES]
-
-
-def _admission_keys(app: str) -> list[str]:
-    waiting = [keys.index(app, "status", status) for status in (Status.QUEUED, Status.SCHEDULED)]
-    return [*waiting, keys.content_sizes(app), keys.content_expiry(app)]
-
-
-def _callers_kept_ms(caller: Caller | None) -> int:
-    return int((_LONGEST_WAIT_S + caller.window_seconds) * 1000) if caller is not None else 0
+def _callers_kept_ms(caller: Caller) -> int:
+    return int((_LONGEST_WAIT_S + caller.window_seconds) * 1000)
 
 
 def _text(raw: bytes) -> str:

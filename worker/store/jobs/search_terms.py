@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 from collections.abc import Iterable, Mapping
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -30,7 +30,8 @@ _MAX_VALUE: Final = 200  # characters; longer values share an index, and the rec
 
 def metadata_term(secret: bytes, app: str, key: str, value: str) -> str:
     """Return the term of one pair of metadata."""
-    named = json.dumps(["metadata", app, key, value]).encode()
+    # the JSON of ["metadata", app, key, value], in a third of the time: each submit makes some of these
+    named = f'["metadata", {_quoted(app)}, {_quoted(key)}, {_quoted(value)}]'.encode()
     digest = hmac.digest(secret, named, "sha256")[:_DIGEST_BYTES]
     return f"{METADATA}:{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
@@ -68,9 +69,10 @@ def end_terms(job: Job) -> list[str]:
     return [*served, *(value_term(CODE, code) for code in sorted(codes_of(job)))]
 
 
-def terms_command(job: Job, terms: Iterable[str]) -> Command:
-    """Return what a script runs to add the job to the indexes of these terms."""
-    return ("TERMS", keys.terms(job.app), keys.index(job.app) + ":", job.id, to_ms(job.created_at), *terms)
+def terms_command(job: Job, terms: Iterable[str], *, first: bool = False) -> Command:
+    """Return what a script runs to add the job to the indexes of these terms; `first`: the job is new and has none."""
+    word = "TERMS" if first else "MORETERMS"
+    return (word, keys.terms(job.app), keys.index(job.app) + ":", job.id, to_ms(job.created_at), *terms)
 
 
 def forget_terms_command(app: str, job_id: str, kind: str = "") -> Command:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,9 +57,7 @@ class PreparedJob:
     new: NewJob
     job: Job
     trail: list[ev.Event]
-    commands: Sequence[Command] = field(repr=False)
-    idempotency: str  # the key of its idempotency key, "" without one
-    remembered: str  # what that key will hold
+    commands: list[Command] = field(repr=False)
     held: int
     largest: int
 

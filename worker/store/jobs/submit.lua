@@ -47,10 +47,12 @@ end
 local quarantined = quarantine_of(quarantine, end_user)
 if quarantined then return {quarantined} end
 measure_due(sizes, due, prefixes, 8) -- each submit clears away more than it adds
-local limit, current = over_quota(queued, scheduled, sizes, bounds, size, events)
+local held = held_by_app(sizes, job_id)
+local limit, current = over_quota(queued, scheduled, sizes, held, bounds, size, events)
 if limit and limit ~= 'jobs_waiting' then
   measure_due(sizes, due, prefixes, 200)
-  limit, current = over_quota(queued, scheduled, sizes, bounds, size, events)
+  held = held_by_app(sizes, job_id)
+  limit, current = over_quota(queued, scheduled, sizes, held, bounds, size, events)
 end
 if limit then return {'FULL', limit, current} end
 local left, full_in, wait
@@ -66,7 +68,5 @@ if not done then
   error(problem)
 end
 if caller ~= '' then add_caller(callers, processes, job_id, caller, keep_ms, alive_ms) end
-local bytes_before, events_before = stated(sizes, job_id)
-add_stated(sizes, size - bytes_before, events - events_before)
-call('HSET', sizes, job_id, string.format('%.0f %.0f', size, events))
+state_new(sizes, held, job_id, size, events)
 return {'OK', left, full_in}

@@ -48,10 +48,12 @@ for n, one in ipairs(jobs) do
   if quarantined then return {quarantined, n} end
 end
 measure_due(sizes, due, prefixes, math.min(200, 8 * #jobs)) -- a submit clears away more than it adds
-local limit, current = over_quota(queued, scheduled, sizes, bounds, size, events, #jobs)
+local held = held_by_app(sizes, jobs[1].id)
+local limit, current = over_quota(queued, scheduled, sizes, held, bounds, size, events, #jobs)
 if limit and limit ~= 'jobs_waiting' then
   measure_due(sizes, due, prefixes, 200)
-  limit, current = over_quota(queued, scheduled, sizes, bounds, size, events, #jobs)
+  held = held_by_app(sizes, jobs[1].id)
+  limit, current = over_quota(queued, scheduled, sizes, held, bounds, size, events, #jobs)
 end
 if limit then return {'FULL', limit, current} end
 local left, full_in, wait

@@ -17,13 +17,14 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import codec, keys
-from worker.store.admission.appeal_notes import note_name
-from worker.store.admission.quarantine import row_name, secret_name as end_user_name
 from worker.store.app_records import dump_app, load_app, secret_name as app_secret
 from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.conversations.documents import conversation_name
+from worker.store.end_users.appeal_notes import note_name
+from worker.store.end_users.appeals import appeal_name
+from worker.store.end_users.quarantine_rows import row_name, secret_name as end_user_name
 from worker.store.envelope import kid_in, kid_in_text
 from worker.store.errors import store_errors
 from worker.store.lifecycle.record_tags import RecordTags
@@ -51,6 +52,7 @@ class KeyRotation:
             keys.tries(""): self._tries,
             keys.endpoints(""): self._endpoints,
             keys.APPEALS: self._appeals,
+            keys.APPEAL: self._appeal,
             keys.app(""): self._app,
             keys.secret(""): self._secret,
             keys.CONVERSATION: self._conversation,
@@ -132,28 +134,31 @@ class KeyRotation:
         app, _, end_user = name.removeprefix(keys.APPEALS).partition(":")
         await self._named_fields(name, lambda field: note_name(app, end_user, field))
 
+    async def _appeal(self, name: str) -> None:
+        raw = await self._redis.get(name)
+        if raw and self._needs_rewrap(kid_in(raw)):
+            sealed_as = appeal_name(*name.removeprefix(keys.APPEAL).split(":", 1))
+            await self._named_value(name, "", raw, sealed_as)
+
+    async def _named_value(self, name: str, field: str, raw: bytes, sealed_as: str) -> None:
+        try:
+            rewrapped = self._keyring.seal_named(sealed_as, self._keyring.unseal_named(sealed_as, raw))
+        except (KeyMissing, ContentDamaged):
+            self.counts["unreadable"] += 1
+            return
+        await self._replace(name, field, raw, rewrapped)
+
     async def _named_fields(self, name: str, sealed_name: Callable[[str], str]) -> None:
         """Rewrap the values of a hash that belong to no job; `sealed_name` gives the name of each by its field."""
         for field, raw in (await self._redis.hgetall(name)).items():
             if self._needs_rewrap(kid_in(raw)):
-                sealed_as = sealed_name(field.decode())
-                try:
-                    rewrapped = self._keyring.seal_named(sealed_as, self._keyring.unseal_named(sealed_as, raw))
-                except (KeyMissing, ContentDamaged):
-                    self.counts["unreadable"] += 1
-                    continue
-                await self._replace(name, field.decode(), raw, rewrapped)
+                await self._named_value(name, field.decode(), raw, sealed_name(field.decode()))
 
     async def _conversation(self, name: str) -> None:
         raw = await self._redis.hget(name, "doc")
         if raw and self._needs_rewrap(kid_in(raw)):
             sealed_as = conversation_name(*name.removeprefix(keys.CONVERSATION).rsplit(":", 1))
-            try:
-                rewrapped = self._keyring.seal_named(sealed_as, self._keyring.unseal_named(sealed_as, raw))
-            except (KeyMissing, ContentDamaged):
-                self.counts["unreadable"] += 1
-                return
-            await self._replace(name, "doc", raw, rewrapped)
+            await self._named_value(name, "doc", raw, sealed_as)
 
     async def _quarantine(self) -> None:
         for person, raw in (await self._redis.hgetall(keys.QUARANTINE)).items():

@@ -15,9 +15,9 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import keys
-from worker.store.admission.quarantine import row_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
+from worker.store.end_users.quarantine_rows import row_name
 from worker.store.errors import store_errors
 from worker.store.jobs.unreadable_records import event_name, read_job, read_unchecked, record_tag
 from worker.store.record_mac import split

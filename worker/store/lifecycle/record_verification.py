@@ -1,7 +1,7 @@
 """Compare the records in Redis with the signed audit trail, and name each difference (`vigil audit verify --records`).
 
 Jobs are compared with their audit records; API keys, apps and webhook endpoints with the notes on them; pauses,
-quarantines by operators and legal holds with the notes of the acts that made them. It says what a MAC alone can't: that
+quarantines and legal holds with the notes of the acts that made them. It says what a MAC alone can't: that
 a record was removed, or set back to an older value.
 """
 
@@ -21,13 +21,13 @@ from worker.clock import Clock, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import keys
 from worker.store.admission.pauses import PREFIX, load_pause
-from worker.store.admission.quarantine import row_name
 from worker.store.app_records import app_content, load_app
 from worker.store.apps import key_content, read_key
 from worker.store.audit.hold_names import APP, end_user_hold
 from worker.store.audit.record_notes import Kind, RecordNote, RecordNotes, latest_notes, read_note
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import keyring_of
+from worker.store.end_users.quarantine_rows import load_row
 from worker.store.errors import store_errors
 from worker.store.lifecycle.faults import FaultList, explain
 from worker.store.lifecycle.job_verification import JobVerification
@@ -103,7 +103,10 @@ class RecordVerification:
             case (("pause" | "resume" as act), {"scope": str(scope)}):
                 scope = scope if scope.startswith(PREFIX) else PREFIX + scope.removesuffix(":")
                 key = ("pause", scope)
-            case (("quarantine.added" | "quarantine.lifted" as act), {"safety_identifier": str(person)}):
+            case (
+                ("quarantine.added" | "quarantine.lifted" | "quarantine.ended" as act),
+                {"safety_identifier": str(person)},
+            ):
                 key = ("quarantine", person)
             case _:
                 return
@@ -224,15 +227,20 @@ class RecordVerification:
         async with store_errors("list the quarantine", keys.QUARANTINE):
             rows = await self._redis.hgetall(keys.QUARANTINE)
         found = {name.decode(errors="replace"): raw for name, raw in rows.items()}
+        ends: dict[str, int] = {}
         for person, raw in found.items():
             try:
-                self._keyring.macs.detach(keys.QUARANTINE, row_name(person), raw)
+                ends[person] = load_row(self._keyring.macs, person, raw).until_ms
             except RecordUnreadable as error:
                 faults.add_text(f"quarantine of {person} {explain(error)}: it stays in force until it is lifted")
+            except (ValueError, LookupError, TypeError):
+                faults.add_text(f"quarantine of {person} can't be read: it stays in force until it is lifted")
         for (kind, person), (place, act) in self._acts.items():
             added = kind == "quarantine" and act["act"] == "quarantine.added"
             if added and "until" in act and person not in found and not self._over(act, now):
                 faults.add_text(f"quarantine of {person} was removed", place)
+            elif added and "until" in act and act["until"] is None and ends.get(person, 0):
+                faults.add_text(f"quarantine of {person} ends, although it is to last until it is lifted", place)
         return len(found)
 
     def _over(self, act: dict[str, Any], now: int) -> bool:

@@ -10,8 +10,8 @@ from arq.connections import ArqRedis
 
 from worker.jobs.errors import UNAUTHENTIC, RecordUnreadable
 from worker.store import codec, keys
-from worker.store.admission.quarantine import row_name
 from worker.store.connection.pool import keyring_of
+from worker.store.end_users.quarantine_rows import row_name
 from worker.store.envelope import kid_in_text
 from worker.store.errors import store_errors
 from worker.store.jobs.unreadable_records import read_job
@@ -121,6 +121,10 @@ async def _plain_values(redis: ArqRedis, by_kind: dict[str, list[str]], counts: 
     for name in by_kind.get("endpoints", []):
         async with store_errors("read the endpoints", name):
             counts.plain += sum(map(codec.is_plain, await redis.hvals(name)))
+    names = by_kind.get("appeal", [])
+    async with store_errors("read the appeals"):
+        rows = await redis.mget(names) if names else []
+    counts.plain += sum(codec.is_plain(raw) for raw in rows if raw is not None)
     for (document,) in await _read(redis, by_kind.get("conv", []), "doc"):
         counts.plain += document is not None and codec.is_plain(document)
 

@@ -17,8 +17,6 @@ from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import codec, keys, media
-from worker.store.admission.appeal_notes import note_name
-from worker.store.admission.quarantine import secret_name as end_user_name
 from worker.store.app_records import app_content, dump_app, load_app, secret_name as app_secret
 from worker.store.apps import key_content, read_key
 from worker.store.audit.record_notes import Kind, RecordNote, RecordNotes, latest_notes
@@ -27,6 +25,9 @@ from worker.store.connection.kept_secrets import secret_name
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.conversations.documents import conversation_name
+from worker.store.end_users.appeal_notes import note_name
+from worker.store.end_users.appeals import appeal_name
+from worker.store.end_users.quarantine_rows import secret_name as end_user_name
 from worker.store.envelope import INPUT, OUTPUT, PRIVATE, JobCipher, body_field, kid_in_text, tries_field
 from worker.store.errors import store_errors
 from worker.store.jobs.scripts import Scripts
@@ -63,6 +64,7 @@ class StoreSealing:
             (keys.endpoints(""), self._endpoints),
             (keys.CONVERSATION, self._conversation),
             (keys.APPEALS, self._appeals),
+            (keys.APPEAL, self._appeal),
         ):
             async for name in names_of(self._redis, prefix):
                 await self._one(name, seal(name))
@@ -124,6 +126,12 @@ class StoreSealing:
             if codec.is_plain(raw):
                 sealed = self._keyring.seal_named(note_name(app, end_user, field.decode()), codec.unseal(raw))
                 await self._replace(key, field.decode(), raw, sealed)
+
+    async def _appeal(self, key: str) -> None:
+        raw = await self._redis.get(key)
+        if raw and codec.is_plain(raw):
+            sealed_as = appeal_name(*key.removeprefix(keys.APPEAL).split(":", 1))
+            await self._replace(key, "", raw, self._keyring.seal_named(sealed_as, codec.unseal(raw)))
 
     async def _quarantine(self) -> None:
         """Seal the names of end users; the rows get their MAC with all others."""

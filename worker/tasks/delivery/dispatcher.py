@@ -26,9 +26,9 @@ from worker.jobs.timestamps import iso_ms
 from worker.jobs.view_schema import MessageState
 from worker.settings import Settings
 from worker.store import channels
-from worker.store.admission.quarantine import QuarantineLimits
 from worker.store.apps import Apps
 from worker.store.connection.subscriber import Subscriber
+from worker.store.end_users.ledger_entries import QuarantineLimits
 from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.lifecycle.erasure import schedule_erasure
 from worker.store.values import report_unreadable

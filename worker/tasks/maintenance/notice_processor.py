@@ -14,9 +14,11 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs.errors import Refused, StoreUnavailable
+from worker.safety.appeals import AppealStep
 from worker.safety.notices import QUARANTINING, WARNING, SafetyNotice
-from worker.store.admission.quarantine import Quarantine
 from worker.store.audit.trail import Trail
+from worker.store.end_users.appeals import Appeals
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.provider_ids import end_user_of, job_of
 from worker.store.jobs.repository import Jobs
 from worker.store.provider.safety_notices import SafetyNotices
@@ -57,7 +59,7 @@ class NoticeProcessor:
         self._redis, self._notices, self._provider_of, self._clock = redis, notices, provider_of, clock
         self._jobs, self._trail = Jobs(redis, clock), Trail(redis, clock)
         self._quarantine_end_user = quarantine_end_user
-        self._quarantine = Quarantine(redis, clock)
+        self._quarantine, self._appeals = Quarantine(redis, clock), Appeals(redis, clock)
 
     async def run(self) -> None:
         """Process every notice when it is due, through every loss of Redis."""
@@ -81,6 +83,7 @@ class NoticeProcessor:
         if notice.type == WARNING and notice.app is not None and notice.safety_identifier is not None:
             await self._quarantine.record_warning(notice.app, notice.safety_identifier, notice.id, notice.at)
         await self._on_record(notice, [job_id for job_id in notice.jobs if job_id not in before.jobs])
+        await self._link_to_appeals(notice)
         await self._notices.update(notice)
         if not before.tries:
             emit("notice.received", account=notice.account, code=notice.type, count=len(notice.jobs))
@@ -121,6 +124,19 @@ class NoticeProcessor:
                     await self._trail.note(
                         _AUDIT_ACTION, app=app, job_id=job_id, by="provider", why=notice.type, **fields
                     )
+
+    async def _link_to_appeals(self, notice: SafetyNotice) -> None:
+        """Link the notice to the open appeals that name its case, with the job whose request it names."""
+        if notice.subject is None:
+            return
+        jobs = notice.jobs if notice.about == "request" else ()
+        app = notice.app
+        if app is None and jobs:
+            stored = await self._jobs.load(jobs[0])
+            app = stored.job.app if stored is not None else None
+        if app is not None:
+            step = AppealStep(kind="notice", at=self._clock.now(), by="provider", provider_case=notice.subject)
+            await self._appeals.link_notice(app, notice.subject, notice.id, jobs, step)
 
     async def _with_end_user(self, notice: SafetyNotice) -> SafetyNotice:
         if notice.type not in QUARANTINING or notice.shut_out or notice.app is None or notice.safety_identifier is None:

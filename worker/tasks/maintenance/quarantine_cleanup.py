@@ -11,7 +11,7 @@ from worker.jobs.errors import AlreadySettled, RecordUnreadable, Refused
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
-from worker.store.admission.quarantine import Quarantine
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.repository import Jobs
 from worker.tasks.quarantine_end import quarantine_drafts
 

@@ -21,8 +21,9 @@ from worker.jobs.states import UNDER_WAY, Outcome
 from worker.safety.end_causes import expiry_error
 from worker.store.admission.circuit_breaker import release_orphans
 from worker.store.admission.pauses import Pauses
-from worker.store.admission.quarantine import Quarantine
 from worker.store.connection import locks
+from worker.store.end_users.appeals import Appeals
+from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.erasure import Eraser
 from worker.store.lifecycle.queue_repair import QueueRepair
@@ -60,6 +61,8 @@ class Sweeper:
         self._eraser = Eraser(redis, jobs, clock)
         self._repair = QueueRepair(redis, clock)
         self._pauses, self._quarantine = Pauses(redis, clock), Quarantine(redis, clock)
+        self._appeals = Appeals(redis, clock)
+        self._ends_indexed = False  # those of rows that an earlier release wrote
 
     async def run(self) -> None:
         """Sweep twice a second, send a heartbeat every two seconds, check the queue's age every ten."""
@@ -77,6 +80,8 @@ class Sweeper:
                         await self.release_orphans()
                     with loop_pass("repair of the queue"):
                         await self._repair.repair(self._jobs.current)
+                    with loop_pass("sweep of old appeals"):
+                        await self._appeals.sweep()
                     with loop_pass("look at the ends of keys"):
                         await report_expiring_keys(self._redis, self._clock)
                 emit("sweep.done", worker=self._worker_id)
@@ -104,8 +109,8 @@ class Sweeper:
             emit("circuit.closed", scope=scope, count=count)
 
     async def sweep(self) -> None:
-        """Expire waiting jobs past their deadline, cancel those of end users in quarantine, erase what must not be
-        kept, let a trial through each open circuit, and release what an ended pause holds.
+        """Expire waiting jobs past their deadline, end quarantines whose time is over and cancel the waiting jobs of
+        the others, erase what must not be kept, let a trial through each open circuit, release what ended pauses hold.
         """
         await self._accounts.start_trials()
         with loop_pass("sweep of pauses"):
@@ -113,10 +118,18 @@ class Sweeper:
         with loop_pass("sweep of what is not stored"):
             await self._eraser.sweep()
         with loop_pass("sweep of the quarantine"):
-            await cancel_quarantined_jobs(self._jobs, self._quarantine)
+            await self._sweep_quarantine()
         with loop_pass("sweep of deadlines"):
             for job_id in await self._jobs.overdue():
                 await self._expire_job(job_id)
+
+    async def _sweep_quarantine(self) -> None:
+        if not self._ends_indexed:
+            await self._quarantine.index_ends()
+            self._ends_indexed = True
+        await self._quarantine.end_due()
+        await self._quarantine.note_new()
+        await cancel_quarantined_jobs(self._jobs, self._quarantine)
 
     async def _expire_job(self, job_id: str) -> None:
         """Expire the job, or forget its deadline if it has settled by another way."""
