@@ -146,7 +146,7 @@ def retention(
     by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show or set how long what belongs to an app is kept.
+    """Show or set how long an app's data is kept.
 
     Within the bounds of VIGIL_RESULT_TTL, VIGIL_PROMPT_TTL, VIGIL_AUDIT_TTL and VIGIL_AUDIT_MAX_TTL. It applies to new
     jobs and to those that there are: what is over by the new times is removed at once, unless a legal hold keeps it.
