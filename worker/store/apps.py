@@ -319,7 +319,7 @@ class Apps:
         require_end_user: bool | None = None,
         by: str = "operator",
     ) -> App:
-        """Change what is given, for all jobs that are claimed from now on; `default_…`: as the settings say. Raises Refused
+        """Change what is given, for all jobs claimed from now on; `default_…`: as the settings say. Raises Refused
         for a value out of range and for an app that does not exist.
         """
         app_limits.refuse_bad(weight, max_running, end_user_max)
