@@ -164,8 +164,8 @@ async def test_a_limit_that_answers_no_longer_name_is_forgotten_after_a_minute(j
     names = await submit(jobs, clock, 40)
     await tell(redis, METER.answered(CALL, ProviderLimits()))
     assert await claim(jobs) == [], "an answer without the header may be an exception"
-    told = int(float(await redis.hget(keys.meter(METER.name), "requests_told")))
-    await redis.hset(keys.meter(METER.name), mapping={"requests_told": told - 60_000})
+    named_at = int(float(await redis.hget(keys.meter(METER.name), "requests_told")))
+    await redis.hset(keys.meter(METER.name), mapping={"requests_told": named_at - 60_000})
     await tell(redis, METER.answered(CALL, ProviderLimits()))
     await look_again(redis)
     assert ids(await claim(jobs)) == names
