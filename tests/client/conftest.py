@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 from breaking_proxy import Both, Proxy, both
-from installed_client import InstalledClient, install
+from installed_client import InstalledClient, installed_once
 
 from worker.clock import Clock
 from worker.settings import Settings
@@ -22,9 +22,12 @@ def settings(valkey_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> InstalledClient:
-    """The distribution `vigil-client`, without the rest of Vigil."""
-    return install(tmp_path_factory.mktemp("client"))
+def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> InstalledClient:
+    """The distribution `vigil-client`, without the rest of Vigil: installed once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "installed-client"
+    folder.mkdir(exist_ok=True)
+    return installed_once(folder)
 
 
 @pytest.fixture

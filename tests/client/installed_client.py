@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,19 @@ def build_wheel(source: Path, out: Path) -> Path:
     return wheel
 
 
-def install(folder: Path) -> InstalledClient:
+def installed_once(folder: Path) -> InstalledClient:
+    """Return the client as it is installed in `folder`, by this process or by another one that runs tests."""
+    done = folder / "done"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        if not done.exists():
+            install(folder)
+            done.touch()
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return InstalledClient(wheel, folder / "site", folder / "dependencies")
+
+
+def install(folder: Path) -> None:
     """Build the client, install it into `folder` and link its dependencies beside it."""
     wheel = build_wheel(copy_of_the_source(folder / "source"), folder / "dist")
     site, dependencies = folder / "site", folder / "dependencies"
@@ -62,7 +75,6 @@ def install(folder: Path) -> InstalledClient:
         package = metadata.distribution(name)
         for top in {file.parts[0] for file in package.files or () if file.parts[0] not in {"..", "__pycache__"}}:
             (dependencies / top).symlink_to(package.locate_file(top))
-    return InstalledClient(wheel, site, dependencies)
 
 
 def required_by(package: metadata.Distribution) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from installed_client import ROOT, SOURCE, InstalledClient, build_wheel, copy_of_the_source, required_by
+from installed_client import ROOT, SOURCE, InstalledClient, copy_of_the_source, required_by
 from packaging.requirements import Requirement
 from waiting import LIMIT
 
@@ -114,7 +114,10 @@ def test_the_source_distribution_builds_the_same_wheel(installed: InstalledClien
     with tarfile.open(archive) as files:
         safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # since Python 3.11.4
         files.extractall(tmp_path, **safely)  # noqa: S202
-    wheel = build_wheel(tmp_path / archive.name.removesuffix(".tar.gz"), tmp_path / "dist")
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
+    unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
+    subprocess.run([sys.executable, "-c", build], cwd=unpacked, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
     assert _contents(wheel) == _contents(installed.wheel)
 
 
