@@ -15,6 +15,7 @@ from worker.provider_accounts import provider_accounts
 from worker.safety.notices import SafetyNotice
 from worker.safety.watch_limits import WatchLimits
 from worker.settings import Settings
+from worker.store.admission.pacing import PaceRules
 from worker.store.audit.trail import Trail
 from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_clock import StoreClock
@@ -63,6 +64,8 @@ class WorkerComponents:
         catalogue, accounts = settings.catalogue(), provider_accounts(settings)
         accounts.require_keys()
         self.accounts = AccountConnections.build(accounts, settings, redis, catalogue, store_clock)
+        slowed = (settings.pacing, settings.end_user_max_running, settings.widened_rpm)
+        pace = PaceRules(catalogue, *slowed, accounts.bindings, list(accounts.by_name))
         self.context = RunContext(
             worker_id=worker_id,
             limits=WatchLimits(settings.first_event_seconds, settings.idle_seconds, settings.check_idle_seconds),
@@ -75,6 +78,7 @@ class WorkerComponents:
             leases=leases,
             flusher=OutputFlusher(chunks, leases.mark_lost),
             durations=DurationCache(redis, store_clock),
+            pace=pace,
         )
         self.claimer = Claimer(
             redis,
@@ -84,6 +88,7 @@ class WorkerComponents:
             max_jobs=settings.max_jobs,
             lease=settings.lease_seconds,
             circuits=self.accounts.scopes,
+            pace=pace,
             app_limit=settings.app_max_running,
             app_share=settings.app_slot_share,
         )
@@ -101,7 +106,9 @@ class WorkerComponents:
         quarantine = _quarantine_by_provider(Quarantine(redis, store_clock), settings.quarantine_days)
         self.notice_processor = NoticeProcessor(redis, notices, self._provider_of, store_clock, quarantine)
         self.models_watch = ModelsFileWatch(settings, catalogue)
-        self.account_monitor = AccountMonitor(redis, catalogue, notices, store_clock, list(accounts.by_name))
+        self.account_monitor = AccountMonitor(
+            redis, catalogue, notices, store_clock, pace.set_widened, list(accounts.by_name)
+        )
         self.audit_sealer = AuditSealer(redis, store_clock, settings)
         self.store_watch = StoreWatch(redis, store_clock, "worker", replay_check(redis, settings), worker=worker_id)
         self.incident_reporter = IncidentReporter(redis, store_clock)

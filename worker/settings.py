@@ -30,11 +30,9 @@ _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 7
 _ORIGIN = r"(https://(?!.*:443$)|http://(?!.*:80$))([a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[1-9][0-9]{0,4})?"
 _WEBHOOK_PREFIX = "whsec_"
 MIN_SECRET_BYTES = 24
-NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
-"""The lengths that a prefix of NAT64 may have (RFC 6052)."""
+NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)  # that a prefix of NAT64 may have (RFC 6052)
 _EMAIL = re.compile(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,189}")
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
-
 
 ROOT_PATH = r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+;=:@-]+)*"
 """A prefix of paths: without `//`, which would begin a host, and without anything that is escaped in a URL."""
@@ -63,6 +61,9 @@ class Settings(BaseSettings):
     max_jobs: Annotated[int, Field(ge=1, le=20_000)] = 200
     app_max_running: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     app_slot_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    pacing: Literal["headers", "limits", "off"] = "headers"
+    end_user_max_running: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    widened_rpm: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     quarantine_blocks: Annotated[int, Field(ge=0, le=1000)] = 3
     quarantine_window_seconds: Annotated[int, Field(ge=60, le=90 * 86_400)] = 86_400
     quarantine_limited_seconds: Annotated[int, Field(ge=0, le=90 * 86_400)] = 86_400

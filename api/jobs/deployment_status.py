@@ -1,4 +1,4 @@
-"""The state of the deployment as one answer: queue, workers, accounts, rates, circuits, pauses."""
+"""The state of the deployment as one answer: queue, workers, accounts, rates, circuits, pauses, pacing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from api.schema.status_responses import StatusView
 from api.schema.views import may_see_pause, pause_view
 from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.store.admission.circuit_breaker import OpenCircuit
+from worker.store.admission.pace_state import PacingView
 from worker.store.admission.pauses import Pause
 from worker.store.apps import ApiKey
 from worker.store.provider.account_state import AccountState
@@ -26,6 +27,7 @@ class DeploymentStatus(NamedTuple):
     """By the name of the account, `default` first."""
     circuits: list[OpenCircuit]
     pauses: list[Pause]
+    pacing: PacingView
 
 
 async def read_deployment(context: AppContext) -> DeploymentStatus:
@@ -37,6 +39,7 @@ async def read_deployment(context: AppContext) -> DeploymentStatus:
         workers=await deployment.workers(),
         circuits=await deployment.circuits(),
         pauses=list(await context.pauses.list()),
+        pacing=await deployment.pacing(),
     )
 
 
@@ -50,4 +53,5 @@ def status_view(found: DeploymentStatus, key: ApiKey) -> StatusView:
         "rates": rates_view(found.accounts),
         "circuits": found.circuits,
         "pauses": [pause_view(one) for one in found.pauses if may_see_pause(one, key)],
+        "pacing": found.pacing,
     }

@@ -111,12 +111,12 @@ async def model(request: Request) -> Response:
     operation(
         "get_status",
         "Get the state of the deployment",
-        {200: ("Queue, workers, accounts, circuits, pauses.", StatusView)},
+        {200: ("Queue, workers, accounts, circuits, pauses, pacing.", StatusView)},
         scope="read",
     ),
 )
 async def status(request: Request) -> Response:
-    """Returns how many jobs wait and run, the workers, the accounts at the provider, open circuits and pauses."""
+    """Returns how many jobs wait and run, the workers, the accounts, circuits, pauses, what waits for limits."""
     key = await authorize(request, "read")
     query_params(request)
     found = await with_deadline(request, read_deployment(context_of(request)))

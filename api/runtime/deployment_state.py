@@ -13,8 +13,9 @@ from worker.jobs.spec import Priority
 from worker.provider_accounts import ProviderAccounts
 from worker.safety.access import ModelAccess
 from worker.safety.endpoint import EndpointFit
-from worker.store.admission import circuit_breaker, model_access
+from worker.store.admission import circuit_breaker, model_access, pace_state
 from worker.store.admission.circuit_breaker import OpenCircuit
+from worker.store.admission.pace_state import PacingView
 from worker.store.connection.pool import Redis
 from worker.store.provider import account_state, durations, request_counts
 from worker.store.provider.account_state import AccountState
@@ -96,6 +97,10 @@ class DeploymentState:
     async def circuits(self) -> list[OpenCircuit]:
         """Return the circuits that are not closed."""
         return await circuit_breaker.list_circuits(self._redis)
+
+    async def pacing(self) -> PacingView:
+        """Return the provider's limits as the workers know them, and what waits for them."""
+        return await pace_state.read_pacing(self._redis, self._clock)
 
     async def access(self, app: str) -> dict[str, ModelAccess]:
         """Return what the workers know of the access to each model, of the account that serves the app's requests."""

@@ -1,4 +1,4 @@
-"""The response body of GET /v1/status: queue, workers, accounts, rates, circuits, pauses."""
+"""The response body of GET /v1/status: queue, workers, accounts, rates, circuits, pauses, pacing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from worker.jobs.view_schema import documented
 from worker.safety.account import AccountReason, State as AccountStateName
 from worker.safety.endpoint import Mode
 from worker.store.admission.circuit_breaker import OpenCircuit
+from worker.store.admission.pace_state import PacingView
 from worker.store.stats.queue_depth import QueueDepths
 from worker.store.stats.worker_registry import WorkerHeartbeat
 
@@ -118,3 +119,4 @@ class StatusView(TypedDict):
     rates: RatesView
     circuits: list[OpenCircuit]
     pauses: list[PauseView]
+    pacing: PacingView

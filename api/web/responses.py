@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from api.web.receipt import note_answers
 from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.jobs.view import OUTPUT, mark_unreadable
-from worker.jobs.view_schema import JobView
+from worker.jobs.view_schema import JobView, WaitingForView
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle.erasure import is_erased
 
@@ -68,7 +69,7 @@ async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool
     waiting = [(s.job.id, s.job.app) for s in jobs if s.job.status is Status.QUEUED]
     places = await with_timeout(STORE_TIMEOUT_S, context_of(request).deployment.queue_places.of_jobs(waiting))
     note_answers(request.scope, [s.job for s in jobs])
-    base = base_url(request)
+    base, now = base_url(request), context_of(request).clock.now()
     return [
         job_view(
             s.job,
@@ -78,9 +79,18 @@ async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool
             base,
             [notices[name].view() for name in s.notices if name in notices],
             places.get(s.job.id),
+            _waiting_for(s, now),
         )
         for s in jobs
     ]
+
+
+def _waiting_for(stored: StoredJob, now: datetime) -> WaitingForView | None:
+    """Return the limit at which the job waits; an estimate whose time has passed says nothing any more."""
+    wait = stored.waiting_for
+    if wait is None or wait["until"] is None or wait["until"] > now:
+        return wait
+    return {**wait, "until": None}
 
 
 def _private(stored: StoredJob, outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,13 +113,14 @@ async def view_job(request: Request, stored: StoredJob) -> JobView:
 
 def etag(job: Job, shown: JobView) -> str:
     """Return a strong ETag: the record's version, and what changes without it: the state of the webhook, the provider's
-    notices, which members can't be read, the place in the queue. `shown`: the job's view.
+    notices, which members can't be read, the place in the queue or at a limit. `shown`: the job's view.
     """
     hook, notices = shown["webhook"], shown["safety"]["notices"]
     parts = [str(job.version), *([hook["state"]] if hook else []), *shown["unreadable"]]
     if notices:  # a notice grows once its page has been read
         parts.append(hashlib.sha256(dumps(notices)).hexdigest()[:12])
-    place = "" if shown["queue"] is None else _PLACE + hashlib.sha256(dumps(shown["queue"])).hexdigest()[:12]
+    waits = [one for one in (shown["queue"], shown["waiting_for"]) if one is not None]
+    place = _PLACE + hashlib.sha256(dumps(waits)).hexdigest()[:12] if waits else ""
     return f'"{".".join(parts)}{place}"'
 
 

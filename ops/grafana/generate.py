@@ -136,6 +136,9 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel("Last probe", "How long ago.", {
             "{{model}}": "time() - max by (model) (vigil_last_probe_timestamp_seconds)",
         }, "s"),
+        Panel("Waiting for limits", "Jobs that wait for the provider's rate, or for one of the jobs at once to end.", {
+            "{{waits_for}}": "max by (waits_for) (vigil_limit_waiting_jobs)",
+        }),
         Panel("Circuits and resumes", "Circuits not closed; reconnections to running responses.", {
             "{{provider_account}} {{circuit}}": "max by (provider_account, circuit) (vigil_circuits)",
             "resumed": f"sum(rate(vigil_stream_resumes_total[{RATE}]))",

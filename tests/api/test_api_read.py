@@ -293,7 +293,7 @@ async def test_models_and_status(acme, worker, redis, clock):
     assert 0 <= status["queue"].pop("oldest_queued_seconds") < 60
     assert status["queue"] == {"queued": 1, "scheduled": 1, "running": 1, "checking": 1}
     assert [w["id"] for w in status["workers"]] == ["w1"]
-    assert set(status) == {"queue", "workers", "account", "accounts", "rates", "circuits", "pauses"}
+    assert set(status) == {"queue", "workers", "account", "accounts", "rates", "circuits", "pauses", "pacing"}
 
 
 async def test_an_empty_queue_has_no_oldest_job(acme):

@@ -9,16 +9,19 @@ import json
 import pytest
 from builders import ENCRYPTION_KEYS, PLAIN
 from pydantic import SecretStr
-from worker.store.audit.legal_holds import LegalHolds
 
 from worker.jobs.errors import Refused
 from worker.safety.appeals import AppealStep
 from worker.store import keys
+from worker.store.audit.acts import Actor
+from worker.store.audit.hold_names import end_user_hold
 from worker.store.audit.trail import Trail
 from worker.store.connection.pool import connect
 from worker.store.end_users.appeals import CLOSED_TTL_S, Appeals, is_in
 from worker.store.envelope import MasterKeyring
+from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.lifecycle.key_rotation import KeyRotation
+from worker.store.lifecycle.legal_holds import LegalHolds
 
 ANN = "a" * 64
 TEXT = "She says it was homework: ☂"
@@ -98,8 +101,11 @@ async def test_pages_are_newest_first_and_by_state(clock, appeals):
 async def test_a_closed_one_goes_after_its_time_unless_a_hold_keeps_it(redis, clock, appeals):
     made = [await opened(appeals, clock, provider_case="C-1") for _ in range(2)]
     kept = await opened(appeals, clock, app="held")
-    await LegalHolds(redis, clock, 1000).place("app:held", by="key", why="a case")
-    for one in (made[0], kept):
+    kept_person = await opened(appeals, clock, app="mall")
+    holds, lee = LegalHolds(redis, clock, RetentionTimes()), Actor("key")
+    for name in ("app:held", end_user_hold("mall", ANN)):
+        await redis.sadd(keys.LEGAL_HOLDS, name)
+    for one in (made[0], kept, kept_person):
         await closed(appeals, clock, one)
     clock.step(CLOSED_TTL_S - 1)
     assert await appeals.sweep() == 0
@@ -108,7 +114,8 @@ async def test_a_closed_one_goes_after_its_time_unless_a_hold_keeps_it(redis, cl
     assert [one.id for one in await appeals.of("shop", "case", "C-1")] == [made[1].id], "an open one stays"
     assert await redis.zrange(keys.appeal_index("shop"), 0, -1) == [made[1].id.encode()]
     assert await appeals.find("held", kept.id) is not None
-    await LegalHolds(redis, clock, 1000).release("app:held", by="key", why="over")
+    assert await appeals.find("mall", kept_person.id) is not None
+    await holds.release("app:held", actor=lee, why="over")
     clock.step(3601)
     assert await appeals.sweep() == 1
     assert await appeals.find("held", kept.id) is None

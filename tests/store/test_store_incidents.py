@@ -176,7 +176,7 @@ async def test_a_cause_that_has_an_issue_of_its_own_is_not_told_twice(
         def broken(*_: object) -> None:
             raise RuntimeError
 
-        worker.components.context.access.observe = broken  # type: ignore[method-assign]
+        worker.components.accounts.all[0].access.observe = broken  # type: ignore[method-assign]
         assert (await stage.settled(await stage.submit("[[sim: normal]]"))).status.value == "failed"
         await worker.components.incident_reporter.report()
     assert {sentry_issues.cause_of(report.group) for report in own_reports} <= {"run.broke"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from eight_incidents import INCIDENTS, OUTAGE, SECRET, Seen, incidents
 from ingest import Ingest
+from thorough import cases
 
 from worker.telemetry import sentry
 from worker.telemetry.sentry_issues import CAUSES
@@ -21,6 +22,7 @@ def section(title: str) -> str:
     return DOCUMENT.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
 
 
+@pytest.mark.timeout(cases(300, 1800))
 async def test_eight_incidents_are_a_short_list_of_issues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Seen] = {}
     with Ingest() as ingest:

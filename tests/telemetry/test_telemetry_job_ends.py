@@ -76,6 +76,13 @@ def test_a_code_that_vigil_does_not_list_is_told_as_its_kind() -> None:
     assert group(before, ended(before, ev.Failed(error=error))) == "job-failed|server_error|gpt-5.6"
 
 
+def test_what_failed_at_another_account_is_an_issue_of_its_own() -> None:
+    error = job_error("server_error")
+    start = began().model_copy(update={"account": "eu"})
+    before, _ = life(STARTED, (start, 1), (done(Outcome.SERVER_ERROR, error=error), 1))
+    assert group(before, ended(before, ev.Failed(error=error))) == "job-failed|server_error|eu:gpt-5.6"
+
+
 def held(reason: str, scope: str) -> ev.Scheduled:
     return ev.Scheduled(reason=ScheduledReason.HOLD, until=T0, hold_scope=scope, hold_reason=reason)
 

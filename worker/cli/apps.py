@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -24,6 +24,7 @@ from worker.store.admission.app_retention import KINDS, AppRetention, bounds_of,
 from worker.store.apps import App
 from worker.store.lifecycle.retention_change import RetentionChange
 
+_DEFAULT: Final = "default"
 group = typer.Typer(
     help="List apps, set weights, limits and retention.",
     no_args_is_help=True,
@@ -46,8 +47,15 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     elif not found:
         print("There are no apps; `vigil keys create --app NAME` makes one.")
     else:
-        rows = [(a.name, f"{a.weight:g}", _limit_text(a), "required" if a.require_end_user else "-") for a in found]
-        print_columns(("APP", "WEIGHT", "RUNNING AT ONCE", "END USER"), rows)
+        columns = ("APP", "WEIGHT", "RUNNING AT ONCE", "OF AN END USER", "END USER")
+        rows = [
+            (
+                *(a.name, f"{a.weight:g}", _limit_text(a.max_running), _limit_text(a.end_user_max)),
+                "required" if a.require_end_user else "-",
+            )
+            for a in found
+        ]
+        print_columns(columns, rows)
 
 
 @group.command("set")
@@ -67,6 +75,14 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    end_user_max: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|default",
+            help="Jobs of one of its end users running at once; 0 = any number, default = VIGIL_END_USER_MAX_RUNNING.",
+            show_default=False,
+        ),
+    ] = None,
     require_end_user: Annotated[
         bool | None,
         typer.Option(
@@ -78,23 +94,37 @@ def set_(
     by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Change an app's weight, limit or rules. It applies to all its jobs within seconds."""
-    if weight is None and max_running is None and require_end_user is None:
-        raise CliError("nothing to change: give --weight, --max-running or --require-end-user", EXIT_USAGE)
-    default = max_running == "default"
-    if max_running is not None and not default and not max_running.isdecimal():
-        raise CliError("--max-running must be a whole number or the word default", EXIT_USAGE)
-    limit = int(max_running) if max_running is not None and not default else None
+    """Change an app's weight, limits or rules. It applies to all its jobs within seconds."""
+    if (weight, max_running, end_user_max, require_end_user) == (None, None, None, None):
+        options = "--weight, --max-running, --end-user-max or --require-end-user"
+        raise CliError(f"nothing to change: give {options}", EXIT_USAGE)
+    limits: dict[str, Any] = {
+        "weight": weight,
+        "max_running": _limit("--max-running", max_running),
+        "default_max": max_running == _DEFAULT,
+        "end_user_max": _limit("--end-user-max", end_user_max),
+        "default_end_user_max": end_user_max == _DEFAULT,
+    }
     try:
-        limits: dict[str, Any] = {"weight": weight, "max_running": limit, "default_max": default}
         app = with_apps(lambda apps: apps.set_limits(name, **limits, require_end_user=require_end_user), by)
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     if as_json:
         print(json.dumps(_to_json(app), indent=2))
     else:
+        of_end_user = "" if app.end_user_max is None else f", of an end user: {_limit_text(app.end_user_max)}"
         required = ", each job must name its end user" if app.require_end_user else ""
-        print(f"{app.name}: weight {app.weight:g}, running at once: {_limit_text(app)}{required}")
+        running = f"{_limit_text(app.max_running)}{of_end_user}{required}"
+        print(f"{app.name}: weight {app.weight:g}, running at once: {running}")
+
+
+def _limit(option: str, text: str | None) -> int | None:
+    """Return the number of a limit, None for none and for `default`."""
+    if text is None or text == _DEFAULT:
+        return None
+    if not text.isdecimal():
+        raise CliError(f"{option} must be a whole number or the word default", EXIT_USAGE)
+    return int(text)
 
 
 @group.command("retention")
@@ -165,10 +195,11 @@ def _time_text(seconds: int) -> str:
 
 
 def _to_json(app: App) -> dict[str, Any]:
-    return {"name": app.name, "weight": app.weight, "max_running": app.max_running}
+    limits = {"weight": app.weight, "max_running": app.max_running, "end_user_max": app.end_user_max}
+    return {"name": app.name, **limits, "require_end_user": app.require_end_user}
 
 
-def _limit_text(app: App) -> str:
-    if app.max_running is None:
+def _limit_text(limit: int | None) -> str:
+    if limit is None:
         return "as the settings say"
-    return str(app.max_running) if app.max_running else "any number"
+    return str(limit) if limit else "any number"

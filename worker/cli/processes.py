@@ -277,6 +277,8 @@ def simulator(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A public name by which clients call it; may be given more than once.")
     ] = None,
+    rpm: Annotated[int, typer.Option(min=0, help="Calls a minute for each key and model; 0 = any number.")] = 0,
+    tpm: Annotated[int, typer.Option(min=0, help="Tokens a minute for each key and model; 0 = any number.")] = 0,
     log_format: Annotated[
         Literal["console", "json"], typer.Option(envvar="VIGIL_LOG_FORMAT", help="How it says that it is ready.")
     ] = "console",
@@ -289,7 +291,10 @@ def simulator(
 
         try:
             simulator = Simulator(
-                *(host, port, speed, mix, seed, webhook_url, webhook_secret), allowed_hosts=allowed_host or ()
+                *(host, port, speed, mix, seed, webhook_url, webhook_secret),
+                allowed_hosts=allowed_host or (),
+                rpm=rpm,
+                tpm=tpm,
             )
         except (ValueError, OSError) as error:
             raise CliError(f"the simulator can't start: {error}", EXIT_USAGE) from None

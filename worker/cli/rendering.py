@@ -55,6 +55,8 @@ def job_summary(job: dict[str, Any], characters: int = 0, now: datetime | None =
     """Describe the job in one line, as it is at `now`."""
     now = now or Clock().now()
     match job["status"]:
+        case Status.QUEUED | Status.SCHEDULED if job.get("waiting_for"):
+            return _limit_summary(job["waiting_for"], now)
         case Status.QUEUED:
             return f"queued, {format_duration(seconds_between(job['created_at'], now))}"
         case Status.SCHEDULED:
@@ -67,6 +69,12 @@ def job_summary(job: dict[str, Any], characters: int = 0, now: datetime | None =
             return _checking_summary(job, now)
         case _:
             return _ended_summary(job)
+
+
+def _limit_summary(wait: dict[str, Any], now: datetime) -> str:
+    about = f", about {format_duration(-seconds_between(wait['until'], now))} more" if wait.get("until") else ""
+    model = f" of {clean(wait['model'])}" if wait.get("model") else ""
+    return f"waiting for {str(wait['reason']).replace('_', ' ')}{model}{about}"
 
 
 def _scheduled_summary(job: dict[str, Any], now: datetime) -> str:

@@ -64,7 +64,7 @@ def _preview(packet: dict[str, Any]) -> None:
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print the state of Vigil. Shows queue, workers, the provider's account, pauses, rates of the last hour."""
+    """Print the state of Vigil. Shows queue, workers, the provider's account, pauses, what waits for limits, rates."""
     with Client() as client:
         body = client.call("GET", "/v1/status")
     if as_json:
@@ -88,6 +88,12 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             continue
         name = "everything" if pause["name"] is None else f"{pause['scope']} {clean(pause['name'])}"
         print(f"paused   {name} since {pause['since']}" + (f": {clean(pause['note'])}" if pause["note"] else ""))
+    for meter in body["pacing"]["meters"]:
+        if meter["closed_until"] is not None:
+            print(f"limited  calls{_limited_model(meter)} by a 429 until {meter['closed_until']}")
+    for wait in body["pacing"]["waiting"]:
+        next_at = f", the next starts at {wait['next_at']}" if wait["next_at"] else ""
+        print(f"waiting  {wait['jobs']} for {wait['reason']}{_limited_model(wait)}{next_at}")
     print(f"rates    {', '.join(shares)} in {rates['window_seconds'] // 60} min")
     rows = [
         (name, row["state"], str(row["requests"]), str(row["checked"]), str(row["suspected"]), str(row["blocked"]))
@@ -96,6 +102,10 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     if rows:
         print()
         print_columns(("FAMILY", "STATE", "REQUESTS", "CHECKED", "SUSPECTED", "BLOCKED"), rows)
+
+
+def _limited_model(row: dict[str, Any]) -> str:
+    return "" if row["model"] is None else f" of {clean(row['model'])} (account {clean(row['account'])})"
 
 
 def _percentage(value: float | None) -> str:

@@ -33,6 +33,7 @@ from .enums import (
     SafetyState,
 )
 from .policy import Priority
+from .waiting import QueuePlace, WaitingFor
 
 DELTA: Final = "job.output.delta"
 TERMINAL_EVENTS: Final = frozenset(f"job.{status.value}" for status in TERMINAL)
@@ -272,23 +273,6 @@ class JobWebhook(ApiModel):
     state: Open[MessageState] = "pending"
 
 
-class QueueEta(ApiModel):
-    """In how many seconds a waiting job probably starts, and from how many measured calls that is estimated."""
-
-    SHOWN = ("p50_seconds", "p90_seconds")
-    p50_seconds: float
-    p90_seconds: float
-    samples: int = 0
-
-
-class QueuePlace(ApiModel):
-    """Where a queued job stands among its app's waiting jobs, from 1."""
-
-    SHOWN = ("position",)
-    position: int
-    eta: QueueEta | None = None
-
-
 class Job(ApiModel):
     """A job as it is at one moment."""
 
@@ -301,6 +285,7 @@ class Job(ApiModel):
     finished_at: datetime | None = None
     next_attempt_at: datetime | None = None
     queue: QueuePlace | None = None
+    waiting_for: WaitingFor | None = None
     not_before: datetime | None = None
     priority: Open[Priority] = "default"
     requested_model: str

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from .api_model import ApiModel, Open
 from .enums import AccessStatus, AccountReason, AccountStatus, MessageState
 from .models import Disclosure, Job
+from .waiting import Pacing
 
 
 class BatchRow(ApiModel):
@@ -182,6 +183,7 @@ class Status(ApiModel):
     rates: Rates = Rates()
     circuits: tuple[dict[str, Any], ...] = ()
     pauses: tuple[dict[str, Any], ...] = ()
+    pacing: Pacing = Pacing()
 
 
 Row = TypeVar("Row", bound=ApiModel)

@@ -24,6 +24,9 @@ _SHAPES: Final[dict[str, str]] = {
     "context_tokens": "a number of tokens",
     "max_output_tokens": "a number of tokens",
     "shutdown_date": "a date such as 2027-02-01",
+    "rpm": "a number of calls a minute",
+    "tpm": "a number of tokens a minute",
+    "max_concurrent": "a number of jobs",
 }
 
 
@@ -101,7 +104,7 @@ def _fits(key: str, value: object) -> bool:
             return _is_name(value)
         case "aliases" | "fallback" | "efforts_refused":
             return isinstance(value, list) and all(_is_name(one) for one in value) and len(set(value)) == len(value)
-        case "context_tokens" | "max_output_tokens":
+        case "context_tokens" | "max_output_tokens" | "rpm" | "tpm" | "max_concurrent":
             return type(value) is int and value > 0
         case "shutdown_date":
             return isinstance(value, date) and not isinstance(value, datetime)

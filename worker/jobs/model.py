@@ -28,6 +28,9 @@ class Model(Frozen):
     context_tokens: int | None = None  # the most that one request can hold
     max_output_tokens: int | None = None
     shutdown_date: date | None = None
+    rpm: int | None = None  # the most calls a minute, of an account; None: as the provider says
+    tpm: int | None = None  # the most tokens a minute
+    max_concurrent: int | None = None  # jobs at once; None: any number
 
     def row(self, at: datetime | None = None) -> PriceRow | None:
         """Return the prices in force at this time, or None without a price.

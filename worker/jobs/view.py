@@ -38,6 +38,7 @@ from worker.jobs.view_schema import (
     MessageState,
     NoticeView,
     QueuePlaceView,
+    WaitingForView,
 )
 
 E = TypeVar("E", bound=StrEnum)
@@ -80,12 +81,13 @@ def job_view(
     base: str,
     notices: Sequence[NoticeView] = (),
     place: QueuePlaceView | None = None,
+    waiting_for: WaitingForView | None = None,
 ) -> JobView:
     """Return the job as its app sees it.
 
     `base` is the start of its URLs, `webhook_state` the state of its newest message. `notices` came from the provider's
     safety team by webhook, perhaps long after the job's end, so they are stored beside the record.
-    `place`: where the job stands in the queue, if that was looked up.
+    `place`: where the job stands in the queue, if that was looked up; `waiting_for`: the limit that keeps it.
     """
     answer = answer or {}
     done = answer if job.status is Status.COMPLETED else {}
@@ -102,6 +104,7 @@ def job_view(
         "finished_at": job.finished_at,
         "next_attempt_at": job.next_attempt_at,
         "queue": place if job.status is Status.QUEUED else None,
+        "waiting_for": waiting_for if job.status in (Status.QUEUED, Status.SCHEDULED) else None,
         "not_before": job.not_before,
         "priority": job.priority,
         "requested_model": job.requested_model,

@@ -130,6 +130,25 @@ class QueuePlaceView(TypedDict):
     """Null while too few calls were measured."""
 
 
+WaitReason = Literal["provider_rate", "account_checks", "model_concurrency", "end_user_concurrency"]
+"""What keeps a waiting job: the provider's limits (or rpm, tpm of models.toml); the slower pace while the provider
+checks most requests; as many jobs at once as the model, or the end user, may have."""
+
+
+@documented
+class WaitingForView(TypedDict):
+    """A limit that keeps a waiting job from calling its model. It holds no slot, and no attempt is counted."""
+
+    reason: WaitReason
+    account: str | None
+    """The provider account whose limit it is; null for a limit of the end user."""
+    model: str | None
+    """The model, or with `account_checks` the family; null for a limit of the end user."""
+    since: datetime
+    until: datetime | None
+    """About when its turn comes, as far as the limit's rate tells; null where that is not known."""
+
+
 class JobHoldView(TypedDict):
     """A wait that an open circuit or a pause imposes."""
 
@@ -270,6 +289,8 @@ class JobView(TypedDict):
     finished_at: datetime | None
     next_attempt_at: datetime | None
     queue: QueuePlaceView | None
+    waiting_for: WaitingForView | None
+    """The limit that a waiting job waits for; null if it waits for none."""
     not_before: datetime | None
     priority: Priority
     requested_model: str

@@ -105,24 +105,27 @@ class AttemptState:
         if event.resumed:
             self.resumed += 1
             signals.append(ResponseKnown(resumed=self.resumed))
-        return signals + self._call_facts(event, first=not event.resumed)
+        known = self._call_facts(event, first=not event.resumed)
+        if known and not event.resumed:
+            known[-1] = replace(known[-1], rate_limits=event.rate_limits)
+        return [*signals, *known]
 
     def created(self, event: Created) -> list[Signal]:
         """Record the response's id; the model of the first snapshot is kept."""
         self._created = self._created or event.model
         self.tier = event.service_tier or self.tier
         mode = "background" if event.is_snapshot and event.response_id is not None else None
-        return self._update_facts(first=True, response_id=event.response_id, mode=mode)
+        return [*self._update_facts(first=True, response_id=event.response_id, mode=mode)]
 
     def rejected(self, event: Rejected) -> list[Signal]:
         """Record that the call was answered with an HTTP error."""
-        return self._call_facts(event, first=event.on == "create")
+        return [*self._call_facts(event, first=event.on == "create")]
 
     def terminal(self, event: Terminal) -> list[Signal]:
         """Record the last snapshot."""
         self.tier = event.service_tier or self.tier
         self.refused = self.refused or any(has_refusal(item) for item in (*event.output, *self._items.values()))
-        return self._update_facts(first=True, response_id=event.response_id)
+        return [*self._update_facts(first=True, response_id=event.response_id)]
 
     def add_completed(self, event: ItemDone | PartDone | CallDone) -> tuple[str, ...]:
         """Record a complete item, content part or call; return the flags of what had to be repaired in it."""
@@ -219,7 +222,7 @@ class AttemptState:
         others = [item for item in snapshot if item.get("type") != "message"]
         return (*others, *(item for item in streamed if item.get("type") == "message"))
 
-    def _call_facts(self, event: Opened | Rejected, *, first: bool) -> list[Signal]:
+    def _call_facts(self, event: Opened | Rejected, *, first: bool) -> list[ResponseKnown]:
         self._rate_limits = event.rate_limits or self._rate_limits
         return self._update_facts(
             first=first,
@@ -230,7 +233,7 @@ class AttemptState:
             processing_ms=event.processing_ms,
         )
 
-    def _update_facts(self, *, first: bool, **facts: str | int | None) -> list[Signal]:
+    def _update_facts(self, *, first: bool, **facts: str | int | None) -> list[ResponseKnown]:
         """Return a signal of the new facts; of a call that is not the first, only those that were unknown."""
         old = self._facts
         new = {k: v for k, v in facts.items() if v is not None and old.get(k) != v and (first or k not in old)}

@@ -5,19 +5,32 @@ Pure. "A deadline passed" says when the waiting ended, not what was waited for; 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from worker.jobs.record import Job, JobError
 from worker.jobs.states import PAUSE_SCOPE, UNDER_WAY, Purpose
+from worker.jobs.view_schema import WaitReason
 from worker.safety.messages import job_error
 
+_LIMITS: Final[dict[WaitReason, str]] = {
+    "provider_rate": "the rate limit of the provider, or of models.toml",
+    "account_checks": "its turn, as the provider checks most requests of this account",
+    "model_concurrency": "another job of the model to end",
+    "end_user_concurrency": "another job of its end user to end",
+}
 
-def expiry_error(job: Job, deadline: Literal["queue_deadline", "run_deadline"]) -> JobError:
+
+def expiry_error(
+    job: Job, deadline: Literal["queue_deadline", "run_deadline"], limit: WaitReason | None = None
+) -> JobError:
     """Return the error of a job whose deadline has passed, with the cause of its waiting if there is one.
 
-    Its type stays that of a deadline; code, provider and advice are those of the cause.
+    Its type stays that of a deadline; code, provider and advice are those of the cause. `limit`: the limit at which it
+    waited; then only the message says so, as the limit is no fault.
     """
     passed, cause = job_error(deadline), _cause_of_waiting(job)
+    if limit is not None:
+        return passed.evolve(message=f"{passed.message} It was waiting for {_LIMITS[limit]}.")
     if cause is None:
         return passed
     why = "It was held until then" if job.hold is not None else "Its last attempt had failed"

@@ -27,6 +27,7 @@ class ResponseKnown:
     mode: Literal["background"] | None = None  # the response turned out to run in the background
     resumed: int | None = None  # how often this attempt was resumed
     first_event: bool = False  # the first event of the stream itself has just come
+    rate_limits: dict[str, str] | None = None  # x-ratelimit-* of the answer that accepted the call
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from .request_body import BadRequestError, ParsedRequest
 from .transport import reset
 from .wire import Json, dumps, retry_headers
 from .wire_shapes import PAGE
-from .world import CALL, WORLD, call_of, project_of
+from .world import CALL, WORLD, call_of, project_of, rated_of
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,14 @@ def _error_object(request: web.Request, error: ErrorShape, plan: Plan) -> web.Re
 
 
 async def before_stream(request: web.Request, ask: ParsedRequest, plan: Plan) -> web.StreamResponse | None:
-    """Return the answer of a plan that fails before any stream, after its hold, or None if it does not fail."""
+    """Return the answer of a call beyond the rates, or of a plan that fails before any stream; None if none does."""
     world = request.app[WORLD]
+    wait = world.rates.take(rated_of(request), request.content_length or 0, ask.limit or 0)
+    if wait > 0:
+        world.ledger.limited += 1
+        return refuse(
+            request, shape("rate_limit_exceeded", model=ask.model, project=project_of(request)), Plan(retry_after=wait)
+        )
     if plan.how == "drop":
         await reset(request)
         call_of(request).ended = "cut"

@@ -18,6 +18,7 @@ from . import chat, control, relayed, responses
 from .answers import guard
 from .mix import Mix, MixTable, load
 from .pace import Pace
+from .rates import Rates
 from .webhooks import Webhooks
 from .world import DENIED, WORLD, World
 
@@ -40,10 +41,13 @@ class Simulator:
         webhook_secret: str | None = None,
         denied: frozenset[str] = DENIED,
         allowed_hosts: Iterable[str] = (),
+        rpm: int = 0,
+        tpm: int = 0,
     ) -> None:
         """Check the arguments (ValueError); `port=0` takes a free one, `speed` divides every wait.
 
-        `allowed_hosts`: public names by which it is called, beside addresses and private names.
+        `allowed_hosts`: public names by which it is called, beside addresses and private names. `rpm`, `tpm`: calls
+        and tokens a minute for each key, project and model, 0 = any number.
         """
         pace = Pace(speed)
         if webhook_url and not webhook_secret:
@@ -53,7 +57,8 @@ class Simulator:
         hooks = Webhooks(webhook_url, webhook_secret, pace)
         self.host, self.port = host, port
         allowed = frozenset(name.lower() for name in (host, *allowed_hosts))
-        self.world = World(pace=pace, mix=drawn, webhooks=hooks, denied=denied, allowed_hosts=allowed)
+        rates = Rates(rpm, tpm)
+        self.world = World(pace=pace, mix=drawn, webhooks=hooks, denied=denied, rates=rates, allowed_hosts=allowed)
         self._runner: web.AppRunner | None = None
 
     @property
@@ -78,6 +83,10 @@ class Simulator:
     def set_speed(self, speed: float) -> None:
         """Do what POST /sim/speed does; ValueError when it is no number above 0."""
         self.world.pace.change(speed)
+
+    def set_rates(self, rpm: int = 0, tpm: int = 0, used: float = 0.0) -> None:
+        """Do what POST /sim/rates does; ValueError for a number out of range."""
+        self.world.rates.change(rpm, tpm, used)
 
     def reset(self) -> None:
         """Do what POST /sim/reset does."""
@@ -158,6 +167,7 @@ def _application(world: World) -> web.Application:
             web.get("/sim/healthz", control.healthz),
             web.post("/sim/reset", control.reset),
             web.post("/sim/speed", control.speed),
+            web.post("/sim/rates", control.rates),
             web.post("/sim/webhooks", control.webhook),
             web.post("/sim/denied", control.denied),
         ]

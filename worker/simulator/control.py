@@ -91,6 +91,24 @@ async def speed(request: web.Request) -> web.StreamResponse:
     return web.json_response({"speed": request.app[WORLD].pace.speed})
 
 
+async def rates(request: web.Request) -> web.StreamResponse:
+    """POST /sim/rates {rpm, tpm, used?}: from now on so many calls and tokens a minute for each key, project and model.
+
+    `used`: the share of them that others have used up now, from 0 to 1.
+    """
+    body = await _json(request)
+    if not isinstance(body, dict):
+        return problem(400, "The body must be an object with `rpm` and `tpm`, whole numbers from 0.")
+    rpm, tpm, used = body.get("rpm", 0), body.get("tpm", 0), body.get("used", 0)
+    if type(rpm) is not int or type(tpm) is not int or type(used) not in (int, float):
+        return problem(400, "`rpm` and `tpm` are whole numbers from 0, `used` is a number from 0 to 1.")
+    try:
+        request.app[WORLD].rates.change(rpm, tpm, used)
+    except ValueError as error:
+        return problem(400, f"{error}.")
+    return web.json_response({"rpm": rpm, "tpm": tpm, "used": used})
+
+
 async def healthz(_request: web.Request) -> web.StreamResponse:
     """GET /sim/healthz."""
     return web.json_response({"ok": True})

@@ -49,6 +49,7 @@ class Ledger:
     open_streams: int = 0
     aborted: int = 0
     cut: int = 0
+    limited: int = 0  # refused because of the rates
     calls: deque[Call] = field(default_factory=lambda: deque(maxlen=MAX_CALLS_KEPT))
 
     def begin(self, call: Call) -> None:
@@ -67,7 +68,7 @@ class Ledger:
         for counter in (self.kinds, self.by_model, self.by_scenario):
             counter.clear()
         self.calls.clear()
-        self.input_tokens = self.output_tokens = self.aborted = self.cut = 0
+        self.input_tokens = self.output_tokens = self.aborted = self.cut = self.limited = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the answer of GET /sim/calls."""
@@ -78,6 +79,7 @@ class Ledger:
             "open_streams": self.open_streams,
             "aborted": self.aborted,
             "cut": self.cut,
+            "limited": self.limited,
             "by_model": dict(self.by_model),
             "by_scenario": dict(self.by_scenario),
             "calls": [asdict(call) for call in self.calls],

@@ -23,6 +23,7 @@ from .live_response import LiveResponse
 from .mix import Mix
 from .pace import Pace
 from .plan import TOO_OLD_AFTER, Plan, resolve
+from .rates import Rates
 from .request_body import ParsedRequest
 from .safety import NoticeSubject, SafetyPages, event
 from .script import responses_script
@@ -67,9 +68,11 @@ class World:
         mix: Mix | None,
         webhooks: Webhooks,
         denied: frozenset[str],
+        rates: Rates,
         allowed_hosts: frozenset[str] = frozenset(),
     ) -> None:
         """Start empty."""
+        self.rates = rates
         self.pace, self.mix, self.webhooks, self.denied = pace, mix, webhooks, denied
         self.allowed_hosts = allowed_hosts
         self.ledger = Ledger()
@@ -210,8 +213,8 @@ class World:
             organization=plan.org or request.headers.get("OpenAI-Organization") or "org-sim",
             project=project_of(request),
             processing_ms=212 + round(seconds * 1000),
-            left=499,
         )
+        out |= self.rates.headers(rated_of(request))
         if plan.route == "header" and plan.served:
             out["openai-model"] = plan.served
         return out
@@ -224,6 +227,11 @@ CALL: web.RequestKey[Call] = web.RequestKey("call", Call)
 def project_of(request: web.Request) -> str:
     """Return the project that a request counts for."""
     return request.headers.get("OpenAI-Project") or "proj_sim"
+
+
+def rated_of(request: web.Request) -> tuple[str, str, str]:
+    """Return for whom a request counts against the rates: key, project, model."""
+    return request.headers.get("Authorization", ""), project_of(request), call_of(request).model or ""
 
 
 def call_of(request: web.Request) -> Call:

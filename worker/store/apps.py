@@ -18,7 +18,7 @@ from worker.jobs.errors import ContentNotSealed, RecordUnreadable, Refused
 from worker.jobs.states import Status
 from worker.jobs.timestamps import iso_utc
 from worker.store import channels, keys
-from worker.store.admission import app_quota, app_retention, rate_limit
+from worker.store.admission import app_limits, app_quota, app_retention, rate_limit
 from worker.store.admission.app_quota import AppQuota, QuotaUse
 from worker.store.admission.app_retention import AppRetention
 from worker.store.admission.rate_limit import RateLimit
@@ -34,7 +34,6 @@ from worker.store.values import count_of, read, report_unreadable
 
 SCOPES: Final = ("submit", "read", "audit", "ops", "content")
 """`content` shows prompts and outputs in the console; over HTTP, `read` does."""
-MIN_WEIGHT, MAX_WEIGHT, MAX_RUNNING = 0.01, 1000.0, 1_000_000
 SOON_MS: Final = 14 * 86_400_000
 """Operators are told of a key that ends within such a time."""
 _SCAN: Final = 1_000
@@ -45,9 +44,9 @@ _APP: Final = re.compile(r"[^\s:\x00-\x1f\x7f]{1,100}")  # a colon could make on
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The limits of an app: it gets claims in proportion to its weight, and may run so many jobs at once (0 = any
-    number, None = what the settings say). `retention`: its own times, None = what the settings say. `require_end_user`:
-    each of its jobs must name its end user.
+    """The limits of an app: it gets claims in proportion to its weight, and may run so many jobs at once, and so many
+    of one end user (0 = any number, None = what the settings say). `retention`: its own times, None = what the settings
+    say. `require_end_user`: each of its jobs must name its end user.
     """
 
     name: str
@@ -55,6 +54,7 @@ class App:
     max_running: int | None = None
     retention: AppRetention | None = None
     require_end_user: bool = False
+    end_user_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,11 +263,10 @@ class Apps:
         out = list[RefusedKey]()
         async with store_errors("list keys"):
             async for name in self._redis.scan_iter(match=keys.api_key("*"), count=_SCAN):
-                text = name.decode(errors="replace")
-                raw = await self._redis.get(text)
+                raw = await self._redis.get(name)
                 try:
                     if raw is not None:
-                        read_key(self._macs, text.removeprefix(keys.api_key("")), raw)
+                        read_key(self._macs, name.decode(errors="replace").removeprefix(keys.api_key("")), raw)
                 except RecordUnreadable as error:
                     out.append(_refused(raw, error))
         return sorted(out)
@@ -314,21 +313,22 @@ class Apps:
         weight: float | None = None,
         max_running: int | None = None,
         default_max: bool = False,
+        end_user_max: int | None = None,
+        default_end_user_max: bool = False,
         require_end_user: bool | None = None,
         by: str = "operator",
     ) -> App:
-        """Change what is given, for every job that is claimed from now on; `default_max`: as the settings say.
+        """Change what is given, for every job that is claimed from now on; `default_…`: as the settings say.
 
         Raises Refused for a value out of range and for an app that does not exist.
         """
-        if weight is not None and not MIN_WEIGHT <= weight <= MAX_WEIGHT:
-            raise Refused("invalid_weight", f"A weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}.", 422)
-        if max_running is not None and not 0 <= max_running <= MAX_RUNNING:
-            raise Refused("invalid_max_running", f"max_running is a whole number from 0 to {MAX_RUNNING}.", 422)
-        given: dict[str, Any] = {"weight": weight, "max_running": max_running, "require_end_user": require_end_user}
+        app_limits.refuse_bad(weight, max_running, end_user_max)
+        given: dict[str, Any] = {"weight": weight, "require_end_user": require_end_user}
         changes = {field: value for field, value in given.items() if value is not None}
+        changes |= {"max_running": max_running} if default_max or max_running is not None else {}
+        changes |= {"end_user_max": end_user_max} if default_end_user_max or end_user_max is not None else {}
         async with store_errors("change the app"):
-            record = await self._update(name, changes | ({"max_running": None} if default_max else {}), by)
+            record = await self._update(name, changes, by)
             await self._redis.zadd(keys.RING, {name: 0}, nx=True)  # a full app has left the ring
             await self._redis.publish(channels.WAKE, "1")
         return _app_of(record)
@@ -388,8 +388,8 @@ def load_key(macs: RecordMacs, digest: str, raw: bytes) -> ApiKey:
 
 def _app_of(record: dict[str, Any]) -> App:
     own = app_retention.load(json.dumps(record).encode())
-    required = bool(record.get("require_end_user"))
-    return App(record["name"], record.get("weight", 1.0), record.get("max_running"), own, required)
+    limits = (record.get("weight", 1.0), record.get("max_running"))
+    return App(record["name"], *limits, own, bool(record.get("require_end_user")), record.get("end_user_max"))
 
 
 def _refused(raw: bytes | None, error: RecordUnreadable) -> RefusedKey:

@@ -67,6 +67,9 @@ WORKERS: Final = "vigil:workers"
 PROBE: Final = "vigil:probe"
 DEPLOYMENT: Final = "vigil:deployment"
 ACCEPTED: Final = "vigil:accepted"
+METERS: Final = "vigil:meters"
+LIMITS: Final = "vigil:limits"
+LIMIT_LINE: Final = "vigil:limitline:"
 CHECK_COUNT: Final = "vigil:looks"
 INCIDENTS: Final = "vigil:incidents"
 
@@ -121,6 +124,22 @@ def app_queue(app: str) -> str:
 
 def slots(app: str) -> str:
     return "vigil:slots:" + app
+
+
+def meter(name: str) -> str:
+    return "vigil:meter:" + name
+
+
+def limit_apps(limit: str) -> str:
+    return "vigil:limit:" + limit
+
+
+def limit_line(limit: str, app: str) -> str:
+    return f"{LIMIT_LINE}{limit}:{app}"
+
+
+def places(limit: str) -> str:
+    return "vigil:places:" + limit
 
 
 def content_sizes(app: str) -> str:

@@ -46,6 +46,7 @@ def end_of(before: Job | None, job: Job) -> tuple[str, Mapping[str, object]] | N
         "family": _families.get(job.requested_model, "other"),
         "status": job.status.value,
         "code": _listed(job.error),
+        "account": job.attempts[-1].account if job.attempts else None,
         "attempts": len(job.attempts),
         "seconds": seconds,
     }

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.record import BlockCategory, DecidedBy, DisclosureReason
 from worker.jobs.states import TERMINAL, Evidence, Outcome
+from worker.jobs.view_schema import WaitReason
 from worker.safety.access import AccessStatus
 from worker.safety.codes import CODES
 from worker.safety.messages import MESSAGES
@@ -71,6 +72,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "provider_account": ACCOUNTS,
     "access": frozenset(get_args(AccessStatus)),
     "circuit": frozenset({"open", "half_open"}),
+    "waits_for": frozenset(get_args(WaitReason)),
     "what": frozenset({"event", "field"}),
     "limit": frozenset({"jobs_waiting", "bytes_held", "memory_held", "memory"}),
     "flag": REPAIR_FLAGS,
@@ -146,6 +148,9 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_workers_alive": Metric("gauge", "Workers with a heartbeat within a minute.", (), (), "store"),
     "vigil_workers_draining": Metric("gauge", "Those of them that drain.", (), (), "store"),
     "vigil_worker_slots_alive": Metric("gauge", "Jobs that the workers alive may run.", (), (), "store"),
+    "vigil_limit_waiting_jobs": Metric(
+        "gauge", "Jobs that a limit keeps from calling their model.", ("waits_for",), (), "store"
+    ),
     "vigil_circuits": Metric(
         "gauge", "Circuits of provider accounts that are not closed.", ("circuit", "provider_account"), (), "store"
     ),

@@ -22,7 +22,15 @@ from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 routes = ConsoleRoutes()
 _REFRESH_S: Final = 3.0
 _HISTORY_S: Final = 86_400
-_REREAD_S: Final = {"queue": 5.0, "workers": 12.0, "circuits": 30.0, "pauses": 30.0, "accounts": 60.0, "waits": 120.0}
+_REREAD_S: Final = {
+    "queue": 5.0,
+    "workers": 12.0,
+    "circuits": 30.0,
+    "pauses": 30.0,
+    "pacing": 30.0,
+    "accounts": 60.0,
+    "waits": 120.0,
+}
 """Of an open page; one that is loaded anew shows what is not older than _FRESH_S."""
 _FRESH_S: Final = 1.0
 _APPS_S: Final = 120.0
@@ -58,6 +66,7 @@ def _parts(context: AppContext) -> dict[str, Callable[[], Awaitable[Any]]]:
         "workers": deployment.workers,
         "circuits": deployment.circuits,
         "pauses": context.pauses.list,
+        "pacing": deployment.pacing,
         "accounts": deployment.accounts,
         "waits": waits,
     }

@@ -16,7 +16,7 @@ from worker.jobs.errors import Refused
 from worker.store import keys
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command, flatten
-from worker.store.connection.lua_scripts import CONTENT_SIZE, RUN_COMMANDS, script
+from worker.store.connection.lua_scripts import RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.errors import store_errors
 
@@ -44,7 +44,7 @@ class NotedChanges:
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock, self._trail = redis, clock, Trail(redis, clock)
-        self._script: Any = script(redis, CONTENT_SIZE, RUN_COMMANDS, "audit/note_change")
+        self._script: Any = script(redis, *RUN_COMMANDS, "audit/note_change")
 
     async def write(
         self,

@@ -11,7 +11,7 @@ from worker.audit.seals import Seal, parse
 from worker.store import keys
 from worker.store.commands import Command, flatten
 from worker.store.connection.locks import try_lock
-from worker.store.connection.lua_scripts import CONTENT_SIZE, RUN_COMMANDS, script
+from worker.store.connection.lua_scripts import RUN_COMMANDS, script
 from worker.store.errors import store_errors
 
 _PAGE: Final = 200
@@ -23,7 +23,7 @@ class Seals:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._script: Any = script(redis, CONTENT_SIZE, RUN_COMMANDS, "audit/seal")
+        self._script: Any = script(redis, *RUN_COMMANDS, "audit/seal")
 
     async def try_lock(self, seconds: float) -> bool:
         """Return True for one of all workers, at most once in so many seconds."""

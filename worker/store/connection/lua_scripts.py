@@ -12,8 +12,8 @@ ALLOW_OOM: Final = "connection/allow_oom"
 """Let a script run although Redis has reached its maxmemory."""
 CONTENT_SIZE: Final = "connection/content_size"
 """Give a script `measure` and `measure_due`, which keep the bytes of content that an app holds."""
-RUN_COMMANDS: Final = "connection/run_commands"
-"""Give a script `run_commands`, the interpreter of a commit's commands; comes after CONTENT_SIZE."""
+RUN_COMMANDS: Final = (CONTENT_SIZE, "admission/pace", "connection/run_commands")
+"""Give a script `run_commands`, the interpreter of a commit's commands, and what that needs."""
 _PRELUDE: Final = "connection/tolerant_calls"
 
 

@@ -133,7 +133,15 @@ PREFIXES: Final[tuple[str, ...]] = (
         keys.WORKERS,
     ),
     *(keys.job_input("x"), keys.job_output("x"), keys.app("x"), keys.chain_records("x"), keys.SETTLED, keys.SENDING),
-    keys.terms("x"),
+    *(
+        keys.terms("x"),
+        keys.meter("x"),
+        keys.METERS,
+        keys.LIMITS,
+        keys.limit_apps("x"),
+        keys.LIMIT_LINE,
+        keys.places("x"),
+    ),
     "arq:queue",
     "arq:job:x",
 )

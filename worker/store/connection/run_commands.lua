@@ -9,6 +9,9 @@
 --   MORETERMS rows prefix id score term…    does so with a job that may have terms, and adds these to its row
 --   FORGET rows prefix id kind              removes it from the indexes of those of its terms that begin so, and these from its
 --                                          row
+--   METER key limits limit what…           feed_meter(…) of pace.lua
+--   LEAVE job places_prefix limits id       gives back the places at limits that the job holds; what waits there is looked
+--                                          at now
 --   RETIRE job trail input output settled holds times app id ended passed least result prompt holder…
 --                                          lets a job that ended at `ended` (ms), `passed` seconds ago, expire so many
 --                                          seconds after its end, its input after `prompt`; or sooner, if the field of
@@ -54,6 +57,15 @@ local function forget_terms(rows, prefix, id, kind)
     end
   end
   if #kept > 0 then call('HSET', rows, id, table.concat(kept, ' ')) else call('HDEL', rows, id) end
+end
+local function leave(job, places_prefix, limits, id)
+  local places = call('HGET', job, 'places')
+  if not places then return end
+  for limit in string.gmatch(places, '%Z+') do
+    call('SREM', places_prefix .. limit, id)
+    call('ZADD', limits, 'XX', 0, limit)
+  end
+  call('HDEL', job, 'places')
 end
 local MAX_LOG = 50
 local function put_into_quarantine(rows, due, unnoted, ends, log, keep, end_user, now, until_ms, row, began, renewed)
@@ -125,7 +137,7 @@ local function count_losses(apps, week, people, person, ttl, most_models, most_p
   end
 end
 local WORDS = {INDEX = index, TERMS = set_terms, MORETERMS = add_terms, FORGET = forget_terms, RETIRE = retire,
-  COUNT = count_losses}
+  COUNT = count_losses, METER = feed_meter, LEAVE = leave}
 local OWN = {PACE = pace, QUARANTINE = put_into_quarantine}
 local function run_command(first, last)
   if OWN[ARGV[first]] then return OWN[ARGV[first]](unpack(ARGV, first + 1, last)) end

@@ -153,4 +153,5 @@ class JobClaims:
         # a job that was handed over while its response was running goes on, whatever is paused
         pause = pause_of(self._reader.macs, c.pause) if c.pause and not job.open_attempts else None
         crashed = c.previous_token != ""
-        return ClaimedJob(job, private or {}, c.token, c.generation, crashed, pause, open_circuits, input_, unreadable)
+        lease = (c.token, c.generation, crashed, pause, c.charge)
+        return ClaimedJob(job, private or {}, *lease, open_circuits, input_, unreadable)

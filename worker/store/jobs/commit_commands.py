@@ -16,7 +16,9 @@ from worker.audit.record import record_of
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev
 from worker.jobs.record import Job
+from worker.jobs.states import UNDER_WAY
 from worker.store import channels, codec, keys
+from worker.store.admission.pacing import next_call
 from worker.store.admission.pauses import PREFIX
 from worker.store.audit.hold_names import holders_of
 from worker.store.commands import Command, CommandArg
@@ -85,8 +87,10 @@ class CommitCommands:
             )
         commands.append(("RPUSH", keys.trail(after.id), *(stored_event(self._macs, after.id, wire) for wire in wires)))
         initial = script_fields(after) if before is None else ()
-        commands.append(("HSET", key, *self.record_fields(after), "chain", head, *initial, *fields))
         moved = before is None or before.status is not after.status
+        if moved and after.status not in UNDER_WAY and not after.settled:
+            initial += ("call", next_call(after))
+        commands.append(("HSET", key, *self.record_fields(after), "chain", head, *initial, *fields))
         if moved or any(isinstance(event.fact, _MOVES) for event in trail):
             commands.extend(queue_commands(before, after))
         if moved:

@@ -138,14 +138,14 @@ async def _load(redis: ArqRedis, names: Sequence[str], load: LoadJob | None) -> 
     job_keys = [keys.job(name) for name in names]
     async with store_errors("list jobs"), redis.pipeline(transaction=False) as pipe:
         for job_key in job_keys:
-            pipe.hmget(job_key, "rec", "mac", "priv", "ntc")
+            pipe.hmget(job_key, "rec", "mac", "priv", "ntc", "waits")
         rows = await pipeline_replies(pipe, job_keys)
     keyring, out = keyring_of(redis), dict[str, StoredJob | None]()
     for name, row in zip(names, rows, strict=True):
         try:
             if row is not None and row[0]:
                 if missing_key(keyring.macs, row[1]) is not None:
-                    out[name] = unreadable_of(read_unchecked(name, row[0]), row[3])
+                    out[name] = unreadable_of(read_unchecked(name, row[0]), row[3], row[4])
                 else:
                     out[name] = _stored(keyring, read_job(keyring.macs, name, row[0], row[1]), *row[2:])
                 continue
@@ -168,9 +168,11 @@ async def _load_fallback(name: str, load: LoadJob | None) -> StoredJob | None:
     return None
 
 
-def _stored(keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
+def _stored(
+    keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None, waits: bytes | None
+) -> StoredJob:
     """Return the job; content that can't be read is marked, so that it does not hide the other jobs."""
     try:
-        return stored_of(keyring, job, private, notices)
+        return stored_of(keyring, job, private, notices, waits)
     except (KeyMissing, ContentDamaged):
-        return unreadable_of(job, notices)
+        return unreadable_of(job, notices, waits)

@@ -40,6 +40,7 @@ def queue_commands(before: Job | None, job: Job) -> list[Command]:
         commands += [("ZREM", where, job.id) for where in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE)]
         commands += [("ZREM", keys.app_queue(job.app), job.id), ("SREM", keys.slots(job.app), job.id)]
         commands += [("HDEL", keys.job(job.id), "tok"), ("ZADD", keys.RING, "NX", 0, job.app)]  # a slot may be free now
+        commands.append(("LEAVE", keys.job(job.id), keys.places(""), keys.LIMITS, job.id))
     if job.settled:
         return commands
     if job.status is Status.QUEUED:

@@ -28,8 +28,10 @@ from worker.jobs.errors import (
 )
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
+from worker.jobs.view_schema import WaitReason
 from worker.settings import Settings
 from worker.store import keys
+from worker.store.admission.pacing import MeterChange, read_wait
 from worker.store.audit.trail import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
@@ -152,11 +154,13 @@ class Jobs:
         token: str = "",
         writes: Callable[[Job], Sequence[Command]] | None = None,
         output: OutputChange | None = None,
+        meters: Sequence[MeterChange] = (),
     ) -> Job:
         """Commit the events that `decide` drafts for the job as it is now; return the record after them.
 
         `decide` is called again when another process committed first; [] means that nothing is to be done. `writes`
-        returns further commands of the same commit, `output` changes the model's output in it.
+        returns further commands of the same commit, `output` changes the model's output in it, `meters`
+        are told of the job's calls.
         Raises LeaseLost (a token was given and is no longer the job's), AlreadySettled, IllegalEvent, Refused (no such
         job), EndUserShut (a call to the model was to begin for a quarantined end user), ContentTooLarge (they hold
         more than Redis accepts), StoreUnavailable. After the last the holder of a lease may repeat the call: nothing is
@@ -181,6 +185,7 @@ class Jobs:
                 audited = _audited_output(job_id, output, commands)
                 more, head = self.changes.commands(current, after, trail, before, audited)
                 commands = [*commands, *more, *measure_commands(after, since=current, writes=commands)]
+                commands += [change.command() for change in meters]
                 commit_id = self._commit_id(current, token, drafts)
                 end_user = must_not_be_quarantined(after, trail)
                 # a full Redis accepts no new work; a running job may go on and end, which frees more than it takes
@@ -256,7 +261,9 @@ class Jobs:
         key = keys.job(job_id)
         try:
             async with store_errors("read the job", key):
-                record, tag, private, notices = await self._redis.hmget(key, "rec", "mac", "priv", "ntc")
+                record, tag, private, notices, waits = await self._redis.hmget(
+                    key, "rec", "mac", "priv", "ntc", "waits"
+                )
             if record:
                 job: Job | None = self._reader.read(job_id, record, tag)
             else:
@@ -264,15 +271,21 @@ class Jobs:
         except RecordUnreadable as error:
             job = await self._unreadable_jobs.view(job_id, error)
             async with store_errors("read the job", key):
-                tag, private, notices = await self._redis.hmget(key, "mac", "priv", "ntc")
+                tag, private, notices, waits = await self._redis.hmget(key, "mac", "priv", "ntc", "waits")
         self._reader.require_key(tag)
         try:
-            return None if job is None else stored_of(self._keyring, job, private, notices)
+            return None if job is None else stored_of(self._keyring, job, private, notices, waits)
         except ContentDamaged:
             if job is None or not locked:
                 raise
             emit("content.damaged", job_id=job_id)
-            return unreadable_of(job, notices)
+            return unreadable_of(job, notices, waits)
+
+    async def limit_of(self, job_id: str) -> WaitReason | None:
+        """Return what keeps a waiting job from its call, or None if no limit does."""
+        async with store_errors("read the job", keys.job(job_id)):
+            wait = read_wait(await self._redis.hget(keys.job(job_id), "waits"))
+        return None if wait is None else wait["reason"]
 
     async def load_input(self, job_id: str) -> dict[str, Any] | None:
         """Return the input for the model (input, instructions, params), or None if it was removed."""

@@ -12,9 +12,10 @@ from worker.jobs.states import Status
 from worker.store import channels, keys
 from worker.store.admission import app_quota
 from worker.store.admission.app_quota import AppQuota
+from worker.store.admission.pacing import Charge, read_charge
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
-from worker.store.connection.lua_scripts import ALLOW_OOM, CONTENT_SIZE, RUN_COMMANDS, script
+from worker.store.connection.lua_scripts import ALLOW_OOM, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
 from worker.store.end_users.quarantine_ends import end_quarantine
@@ -56,6 +57,7 @@ class ClaimReply(NamedTuple):
     chain: str  # the end of its audit chain
     input: bytes  # empty when it is large
     pause: bytes  # what stops it from starting, if anything does
+    charge: Charge | None = None  # what its call was counted as
 
 
 class ClaimReplies(NamedTuple):
@@ -87,12 +89,11 @@ class Scripts:
             return script(redis, *names)
 
         self._redis = redis
-        self._commit = load(ALLOW_OOM, _QUARANTINE, CONTENT_SIZE, RUN_COMMANDS, "jobs/commit")
-        self._commit_unless_full = load(_QUARANTINE, CONTENT_SIZE, RUN_COMMANDS, "jobs/commit")
+        self._commit = load(ALLOW_OOM, _QUARANTINE, *RUN_COMMANDS, "jobs/commit")
+        self._commit_unless_full = load(_QUARANTINE, *RUN_COMMANDS, "jobs/commit")
         admission = (_QUARANTINE, "admission/token_bucket", "admission/app_quota")
-        parts = (*admission, CONTENT_SIZE, RUN_COMMANDS, "jobs/callers", "jobs/submit")
-        self._submit = ScriptBatch(redis, load(*parts))
-        self._claim = load("jobs/claim")
+        self._submit = ScriptBatch(redis, load(*admission, *RUN_COMMANDS, "jobs/callers", "jobs/submit"))
+        self._claim = load("admission/pace", "jobs/limits", "jobs/claim")
         self._renew = load(ALLOW_OOM, "jobs/renew")
         self._append_output = load("jobs/append_output")
 
@@ -189,14 +190,12 @@ class Scripts:
         args = [worker, limit, lease_ms, keys.JOB, _ARQ_JOB, head, tail, keys.job_input(""), _MAX_INPUT_WITH_CLAIM]
         args += [keys.app_queue(""), keys.slots(""), keys.app(""), limits.running, keys.PAUSE]
         held = [part for pair in limits.held.items() for part in pair]
-        args += [limits.share, len(limits.held), *held, *refused]
+        args += [limits.share, limits.rules, keys.meter(""), keys.limit_apps(""), keys.LIMIT_LINE, keys.places("")]
+        args += [len(limits.held), *held, *refused]
         names = [keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.RING_POSITION, keys.PAUSES]
-        names += map(keys.circuit, circuits)
+        names += [keys.LIMITS, keys.METERS, *map(keys.circuit, circuits)]
         due, now, states, rows, apps = await self._claim(keys=names, args=args)
-        claimed = [
-            ClaimReply(r[0].decode(), int(r[1]), r[2].decode(), _text(r[3]), r[4], r[5], r[6], _text(r[7]), r[8], r[9])
-            for r in rows
-        ]
+        claimed = [_claim_reply(row) for row in rows]
         records = {_text(name): raw for name, raw in zip(apps[::2], apps[1::2], strict=True) if raw}
         open_circuits = frozenset(scope for scope, is_open in zip(circuits, states, strict=True) if is_open)
         return ClaimReplies(int(due), int(now), open_circuits, claimed, records)
@@ -219,6 +218,12 @@ class Scripts:
             args += (token, f"{job_id}:{attempt}", sealed)
         subscribers, *lost = await self._append_output(keys=names, args=args)
         return int(subscribers), [chunks[int(number) - 1].job_id for number in lost]
+
+
+def _claim_reply(row: Sequence[bytes]) -> ClaimReply:
+    job_id, generation, token, previous, record, tag, private, chain, input_, pause, charge = row
+    claimed = (job_id.decode(), int(generation), token.decode(), _text(previous), record, tag, private, _text(chain))
+    return ClaimReply(*claimed, input_, pause, read_charge(charge))
 
 
 def _callers_kept_ms(caller: Caller) -> int:

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from worker.jobs import events as ev
 from worker.jobs.record import Job
 from worker.jobs.view import PRIVATE as PRIVATE_MEMBERS, mark_unreadable
+from worker.jobs.view_schema import WaitingForView
 from worker.store import keys
 from worker.store.admission.app_quota import AppQuota
+from worker.store.admission.pacing import Charge, read_wait
 from worker.store.admission.pauses import Pause
 from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.commands import Command
@@ -52,11 +54,14 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """A job as it is in Redis: its record, what only its app may see, and the names of notices about it."""
+    """A job as it is in Redis: its record, what only its app may see, the names of notices about it, and the limit at
+    which it waits.
+    """
 
     job: Job
     private: dict[str, Any] = field(repr=False)
     notices: tuple[str, ...] = ()
+    waiting_for: WaitingForView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class ClaimedJob:
     generation: int
     crashed: bool  # its last holder died without releasing it
     pause: Pause | None = None  # what stops it from starting
+    charge: Charge | None = None  # what its next call was counted as
     open_circuits: frozenset[str] = (
         frozenset()
     )  # when it was claimed: check the gate before calling one of these accounts
@@ -82,12 +88,14 @@ class AppLimits:
 
     `running`: how many jobs an app may run at once if its record says nothing; 0 = any number. `share`: of the slots of
     the worker that it holds and those that are free, an app takes no more than this share, 1 = all; the last free one
-    goes to any app that holds none. `held`: how many slots of the worker each app holds.
+    goes to any app that holds none. `held`: how many slots of the worker each app holds. `rules`: what else keeps jobs
+    from starting (`PaceRules.text`).
     """
 
     running: int = 0
     share: float = 1.0
     held: Mapping[str, int] = field(default_factory=dict)
+    rules: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +122,19 @@ class OutputChange:
         return ("DEL", key) if self.sealed is None else ("SET", key, self.sealed)
 
 
-def stored_of(keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None) -> StoredJob:
-    """Return the job with the fields `priv` and `ntc` of its hash. Raises KeyMissing, ContentDamaged."""
+def stored_of(
+    keyring: MasterKeyring, job: Job, private: bytes | None, notices: bytes | None, waits: bytes | None = None
+) -> StoredJob:
+    """Return the job with the fields `priv`, `ntc` and `waits` of its hash. Raises KeyMissing, ContentDamaged."""
     if not private:  # each job is written with one
-        return unreadable_of(job, notices)
+        return unreadable_of(job, notices, waits)
     content = require_object(job.id, PRIVATE, keyring.open(job.app, job.id, PRIVATE, private)[1]) or {}
-    return StoredJob(job, content, _names(notices))
+    return StoredJob(job, content, _names(notices), read_wait(waits))
 
 
-def unreadable_of(job: Job, notices: bytes | None) -> StoredJob:
+def unreadable_of(job: Job, notices: bytes | None, waits: bytes | None = None) -> StoredJob:
     """Return the job with a private part that says that it can't be read."""
-    return StoredJob(job, mark_unreadable({}, *PRIVATE_MEMBERS), _names(notices))
+    return StoredJob(job, mark_unreadable({}, *PRIVATE_MEMBERS), _names(notices), read_wait(waits))
 
 
 def _names(notices: bytes | None) -> tuple[str, ...]:

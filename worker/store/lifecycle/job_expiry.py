@@ -11,7 +11,7 @@ from worker.clock import Clock
 from worker.jobs.record import Job
 from worker.store import codec, keys
 from worker.store.commands import Command, flatten
-from worker.store.connection.lua_scripts import CONTENT_SIZE, RUN_COMMANDS, script
+from worker.store.connection.lua_scripts import RUN_COMMANDS, script
 from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import RetentionTimes, measure_command, retire_command
 from worker.store.values import pipeline_replies, readable
@@ -38,7 +38,7 @@ class JobExpiry:
 
     def __init__(self, redis: ArqRedis, clock: Clock, keep: RetentionTimes) -> None:
         self._redis, self._clock, self._keep = redis, clock, keep
-        self._apply: Any = script(redis, CONTENT_SIZE, RUN_COMMANDS, "lifecycle/apply_retention")
+        self._apply: Any = script(redis, *RUN_COMMANDS, "lifecycle/apply_retention")
 
     async def set(self, job_ids: Sequence[str], *, least: int = 0) -> None:
         """Let those of these jobs that are settled expire so long after their end as their retention says.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from arq.connections import ArqRedis
 
@@ -12,9 +12,11 @@ from worker.clock import Clock
 from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
+from worker.jobs.view_schema import WaitReason
 from worker.store import keys
 from worker.store.admission.circuit_breaker import list_circuits
 from worker.store.admission.model_access import known_access
+from worker.store.admission.pace_state import read_pacing
 from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 from worker.store.provider.account_state import read_account_states
 from worker.store.provider.safety_notices import SafetyNotices
@@ -38,6 +40,7 @@ async def collect_samples(
     """
     parts: tuple[Callable[[], Awaitable[list[Sample]]], ...] = (
         lambda: _queue(redis, clock),
+        lambda: _limits(redis, clock),
         lambda: _workers(redis, clock),
         lambda: _provider(redis, accounts),
         lambda: _account(redis, clock, catalogue, notices, accounts),
@@ -62,6 +65,13 @@ async def _queue(redis: ArqRedis, clock: Clock) -> list[Sample]:
     rows.append(("vigil_queue_depth", {"state": "checking"}, found.checking))
     rows.append(("vigil_queue_oldest_age_seconds", _NO_LABELS, found.oldest_queued_seconds or 0))
     return rows
+
+
+async def _limits(redis: ArqRedis, clock: Clock) -> list[Sample]:
+    counts = dict.fromkeys(get_args(WaitReason), 0)
+    for row in (await read_pacing(redis, clock))["waiting"]:
+        counts[row["reason"]] += row["jobs"]
+    return [("vigil_limit_waiting_jobs", {"waits_for": reason}, count) for reason, count in counts.items()]
 
 
 async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:

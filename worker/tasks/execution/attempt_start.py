@@ -17,9 +17,11 @@ from worker.jobs.states import Outcome, Purpose
 from worker.safety import event_mapping, messages, retry
 from worker.safety.cost_cap import left_of_cap, plan_call
 from worker.store.admission.circuit_breaker import CallPermission
+from worker.store.admission.pacing import model_of_next_call
 from worker.store.jobs.stored_job import ClaimedJob
 from worker.tasks.account_connections import AccountConnection
 from worker.tasks.execution.active_attempts import ActiveAttempts
+from worker.tasks.execution.call_pacing import CallPacing
 from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.holds import hold_for_circuit, hold_for_deployment, hold_for_pause
 from worker.tasks.execution.run_recorder import RunRecorder
@@ -36,6 +38,7 @@ class AttemptStarter:
     ) -> None:
         self._context, self._recorder, self._attempts = context, recorder, attempts
         self._open_circuits, self._pause = claimed.open_circuits, claimed.pause
+        self.pacing = CallPacing(context.pace, claimed.charge)
         self.trial: str | None = None
 
     async def start_next(self, drafts: list[EventDraft], *, after_lost: bool = False) -> None:
@@ -48,8 +51,8 @@ class AttemptStarter:
         if self._pause is not None:
             await recorder.commit([*_without_start(drafts), hold_for_pause(self._pause)])
             return
-        tried = [a for a in job.attempts if a.purpose not in (Purpose.RACE, Purpose.DRAFT)]
-        model = tried[-1].model if tried else job.requested_model
+        tried = any(a.purpose not in (Purpose.RACE, Purpose.DRAFT) for a in job.attempts)
+        model = model_of_next_call(job)
         denial = context.accounts.skipped(job.app, model)
         substitute = await self._substitute() if denial else None
         if denial and substitute is None:
@@ -110,6 +113,7 @@ class AttemptStarter:
             account=account.name,
             terms=plan.terms,
         )
+        recorder.tell(self.pacing.begin(number, model, account.name, attempts.shape))
         go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         recording = asyncio.ensure_future(recorder.commit([*drafts, (intent, number)]))
         try:

@@ -19,6 +19,7 @@ import arq.worker
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import StoreUnavailable
+from worker.store.admission.pacing import PaceRules
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.scripts import ARQ_FUNCTION
 from worker.store.jobs.stored_job import AppLimits, ClaimedJob
@@ -46,6 +47,7 @@ class Claimer(arq.worker.Worker):
         max_jobs: int,
         lease: float,
         circuits: Sequence[str],
+        pace: PaceRules,
         app_limit: int = 0,
         app_share: float = 1.0,
     ) -> None:
@@ -66,7 +68,7 @@ class Claimer(arq.worker.Worker):
             job_deserializer=json.loads,
         )
         self._jobs, self._worker_id, self._lease, self._circuits = jobs, worker_id, lease, circuits
-        self._app_limit, self._app_share = app_limit, app_share
+        self._app_limit, self._app_share, self._pace = app_limit, app_share, pace
         self._held = Counter[str]()  # slots of this worker, by app
         self._run = run
         self.running: dict[str, asyncio.Task[None]] = {}
@@ -99,7 +101,7 @@ class Claimer(arq.worker.Worker):
         self._next_due = _IDLE_POLL_S
         if not self.allow_pick_jobs or free <= 0:
             return
-        limits = AppLimits(self._app_limit, self._app_share, self._held)
+        limits = AppLimits(self._app_limit, self._app_share, self._held, self._pace.text)
         due, claimed = await self._jobs.claim(self._worker_id, free, self._lease, self._circuits, limits)
         for job in claimed:
             self._start(job)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from worker.clock import Clock
 from worker.jobs.catalogue import Catalogue
 from worker.safety.watch_limits import WatchLimits
+from worker.store.admission.pacing import PaceRules
 from worker.store.jobs.output_chunks import OutputChunks
 from worker.store.jobs.repository import Jobs
 from worker.store.provider.durations import DurationCache
@@ -30,3 +31,4 @@ class RunContext:
     leases: Leases
     flusher: OutputFlusher
     durations: DurationCache
+    pace: PaceRules

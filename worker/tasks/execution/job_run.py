@@ -131,6 +131,8 @@ class JobRun:
             if isinstance(signal, sg.AttemptEnded):
                 await self._attempt_ended(number, signal.verdict, drafts)
                 return []
+            if isinstance(signal, sg.ResponseKnown) and signal.rate_limits is not None:
+                self._recorder.tell(self._starter.pacing.answered(number, signal.rate_limits))
             self._delay.observe(number, signal)
             drafts += self._attempts.drafts_of(number, signal)
         return drafts
@@ -212,6 +214,7 @@ class JobRun:
             *drafts,
             (event_mapping.attempt_finished(context.catalogue, job, number, verdict, now), number),
         ]
+        recorder.tell(self._starter.pacing.ended(number, verdict))
         account = context.accounts.named(job.attempt(number).account)
         if account is not None:
             account.access.observe(job.attempt(number).model, verdict)

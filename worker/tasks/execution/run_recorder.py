@@ -17,6 +17,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY
 from worker.safety import event_mapping
 from worker.safety.provider_message import ProviderMessage
+from worker.store.admission.pacing import MeterChange
 from worker.store.connection.capacity import ALWAYS_TAKEN
 from worker.store.jobs.stored_job import ClaimedJob, OutputChange
 from worker.tasks.execution.context import RunContext
@@ -44,7 +45,12 @@ class RunRecorder:
         self._context, self._token = context, claimed.token
         self.job = claimed.job
         self.done = False
+        self._meters: list[MeterChange] = []
         self._content: dict[str, Any] | None = None
+
+    def tell(self, changes: Sequence[MeterChange]) -> None:
+        """Make these changes with the next commit."""
+        self._meters += changes
 
     async def commit(self, drafts: Sequence[EventDraft], output: OutputChange | None = None) -> None:
         """Record the facts and what follows from them, in one commit; retry while Redis is unavailable.
@@ -55,10 +61,11 @@ class RunRecorder:
         """
         if not drafts:
             return
+        meters, self._meters = self._meters, []
         retry_wait, lost, left_out = RetryWait(self._context.clock), 0, False
         while True:
             try:
-                self.job = await self._change(drafts, output)
+                self.job = await self._change(drafts, output, meters)
                 break
             except ContentTooLarge as error:
                 fault: ContentTooLarge | StoreUnavailable = error
@@ -77,7 +84,9 @@ class RunRecorder:
                 raise fault
         self.done = self.job.status not in UNDER_WAY
 
-    async def _change(self, drafts: Sequence[EventDraft], output: OutputChange | None) -> Job:
+    async def _change(
+        self, drafts: Sequence[EventDraft], output: OutputChange | None, meters: Sequence[MeterChange]
+    ) -> Job:
         with committing():
             return await self._context.jobs.change(
                 self.job.id,
@@ -85,6 +94,7 @@ class RunRecorder:
                 job=self.job,
                 token=self._token,
                 output=output,
+                meters=meters,
             )
 
     async def _only_large_writes_fail(self, output: OutputChange | None) -> bool:

@@ -18,6 +18,7 @@ from worker.jobs.errors import AlreadySettled, IllegalEvent, Refused, StoreUnava
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome
+from worker.jobs.view_schema import WaitReason
 from worker.safety.end_causes import expiry_error
 from worker.store.admission.circuit_breaker import release_orphans
 from worker.store.admission.pauses import Pauses
@@ -135,20 +136,21 @@ class Sweeper:
         """Expire the job, or forget its deadline if it has settled by another way."""
         with loop_pass("end of a deadline"):
             try:
-                await self._jobs.change(job_id, self._expiry)
+                limit = await self._jobs.limit_of(job_id)
+                await self._jobs.change(job_id, lambda job: self._expiry(job, limit))
             except (AlreadySettled, Refused):
                 await self._jobs.remove_deadline(job_id)
             except IllegalEvent as error:
                 report_internal_error("sweep.stuck", error, job_id=job_id)
 
-    def _expiry(self, job: Job) -> list[EventDraft]:
+    def _expiry(self, job: Job, limit: WaitReason | None) -> list[EventDraft]:
         deadline = deadline_of(job)
         if job.status in UNDER_WAY or deadline is None or deadline.at > self._clock.now():
             return []
         drafts: list[EventDraft] = [
             (ev.AttemptFinished(outcome=Outcome.TIMED_OUT), a.number) for a in job.open_attempts
         ]
-        return [*drafts, (ev.Expired(deadline=deadline.kind, error=expiry_error(job, deadline.kind)), None)]
+        return [*drafts, (ev.Expired(deadline=deadline.kind, error=expiry_error(job, deadline.kind, limit)), None)]
 
     async def beat(self) -> None:
         """Write this worker's heartbeat: that it is alive, and how busy it is."""
