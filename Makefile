@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 BIN := .venv/bin
-.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops test-clients test-containers typescript bench incidents soak locks clean
+.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops test-clients test-containers typescript bench incidents soak locks sbom clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ test-newest:  ## The same tests with the newest releases that pyproject.toml adm
 
 locks: install-dev  ## Pin the newest releases that pyproject.toml admits; needs a network.
 	@$(BIN)/python ops/locks.py make
+
+sbom: install-dev  ## Write sbom.cdx.json (CycloneDX): the packages that Vigil runs on, from the lock.
+	@$(BIN)/python ops/sbom.py
 
 clean:  ## Remove what make and the tools made; keeps .vigil, where jobs are.
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

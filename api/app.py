@@ -27,6 +27,8 @@ from api.routes import (
     deliveries,
     end_users,
     events,
+    explanation,
+    groups,
     health,
     job_actions,
     job_token,
@@ -59,6 +61,8 @@ from worker.telemetry.setup import start_telemetry
 
 _MODULES = (
     submit,
+    groups,
+    explanation,
     bulk_actions,
     jobs,
     job_actions,

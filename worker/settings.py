@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_schedule: Annotated[tuple[float, ...], NoDecode] = _WEBHOOK_DELAYS_S
+    webhook_disable_days: Annotated[float, Field(ge=0, le=365)] = 5.0
     webhook_rate: Annotated[float, Field(ge=0, le=100_000)] = 100.0
     webhook_nat64_prefixes: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")

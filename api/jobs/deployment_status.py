@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from api.runtime.context import AppContext
 from api.schema.account_view import account_view, provider_account_view, rates_view
-from api.schema.status_responses import StatusView
+from api.schema.status_responses import SilenceView, StatusView
 from api.schema.views import may_see_pause, pause_view
 from worker.jobs.account_name import DEFAULT_ACCOUNT
+from worker.jobs.catalogue import Catalogue
+from worker.jobs.spec import OnDelay
+from worker.safety.silence import suspect_after
 from worker.store.admission.circuit_breaker import OpenCircuit
 from worker.store.admission.pace_state import PacingView
 from worker.store.admission.pauses import Pause
 from worker.store.apps import ApiKey
 from worker.store.provider.account_state import AccountState
+from worker.store.provider.durations import Durations
 from worker.store.stats.queue_depth import QueueDepths
 from worker.store.stats.worker_registry import WorkerHeartbeat
 
@@ -28,6 +33,7 @@ class DeploymentStatus(NamedTuple):
     circuits: list[OpenCircuit]
     pauses: list[Pause]
     pacing: PacingView
+    durations: Durations
 
 
 async def read_deployment(context: AppContext) -> DeploymentStatus:
@@ -40,10 +46,11 @@ async def read_deployment(context: AppContext) -> DeploymentStatus:
         circuits=await deployment.circuits(),
         pauses=list(await context.pauses.list()),
         pacing=await deployment.pacing(),
+        durations=await deployment.durations(),
     )
 
 
-def status_view(found: DeploymentStatus, key: ApiKey) -> StatusView:
+def status_view(found: DeploymentStatus, key: ApiKey, catalogue: Catalogue) -> StatusView:
     """Return what the key may see of it."""
     return {
         "queue": found.queue,
@@ -54,4 +61,21 @@ def status_view(found: DeploymentStatus, key: ApiKey) -> StatusView:
         "circuits": found.circuits,
         "pauses": [pause_view(one) for one in found.pauses if may_see_pause(one, key)],
         "pacing": found.pacing,
+        "silences": list(_silences(found.durations, catalogue)),
     }
+
+
+def _silences(durations: Durations, catalogue: Catalogue) -> Iterator[SilenceView]:
+    """Yield, for each checked model that was called, how long its silence usually is."""
+    for name, model in catalogue.models.items():
+        silences = durations.silences(catalogue, name)
+        suspected = sum(silences.suspected.values())
+        if model.checked and (silences.samples or suspected):
+            usual = silences.usual_seconds()
+            yield {
+                "model": name,
+                "after_seconds": round(suspect_after(silences, OnDelay().silence_seconds), 1),
+                "usual_seconds": None if usual is None else round(usual, 1),
+                "samples": silences.samples,
+                "suspected": suspected,
+            }

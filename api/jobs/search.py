@@ -34,6 +34,7 @@ FILTER_PARAMETERS: Final = (
     ),
     parameter("request_id", "Only the job of this request of the provider, `x-request-id`."),
     parameter("response_id", "Only the job of this response: the provider's id, or Vigil's own `resp_…`."),
+    parameter("group", "Only jobs of this group: the batches that named it, or the one that made it."),
     parameter("created_after", "Only jobs created at this time or later.", TIME),
     parameter("created_before", "Only jobs created before this time.", TIME),
 )
@@ -83,6 +84,7 @@ async def list_filters(context: AppContext, app: str, wanted: JobFilter) -> List
         metadata=tuple(wanted.metadata.items()),
         request_id=wanted.request_id,
         response_id=wanted.response_id,
+        group=wanted.group,
         created_after=wanted.created_after,
         created_before=wanted.created_before,
     )

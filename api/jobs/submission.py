@@ -35,6 +35,7 @@ from worker.jobs.events import Queued
 from worker.jobs.input_items import KeptItem
 from worker.jobs.record import Job
 from worker.jobs.request_references import ITEMS
+from worker.jobs.spec import MEASURED, SILENCE, optional_fields
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
@@ -69,7 +70,8 @@ class Rerun(NamedTuple):
     def added_to(self, new: NewJob) -> NewJob:
         """Return the new job with it. It is no turn of a conversation, which may have gone on meanwhile."""
         series = {"rerun_of": self.job.id, "rerun_root": self.job.rerun_root or self.job.id}
-        new = replace(new, fact=new.fact.evolve(optional=series))
+        silence = {SILENCE: MEASURED} if self.job.silence_is_measured else {}
+        new = replace(new, fact=new.fact.evolve(optional={**series, **silence}))
         if self.state is not None:
             new = replace(new, private={**new.private, "state": {**self.state, "conversation": None}})
         return new if self.ids is None else replace(new, input={**new.input, "ids": self.ids})
@@ -96,6 +98,8 @@ class JobRequest:
     """Of the job that it runs again."""
     names: RequestNames | None = None
     """Those of the HTTP request, if it has several jobs."""
+    group: str | None = None
+    """The group that the job belongs to."""
 
 
 async def digests_of(
@@ -151,6 +155,23 @@ async def submit(context: AppContext, request: JobRequest, *, caller: Caller | N
         stored, replayed = await _create(context, key, body, new, earlier.conversation, own)
         published(stored.job.id)
         return stored, replayed
+
+
+async def new_job_of(context: AppContext, request: JobRequest, trace: dict[str, str]) -> NewJob:
+    """Return the job of a request, which is still to be created; raise what `submit` raises before that.
+
+    Not for a turn of a conversation (422), because only one of these may run at a time.
+    """
+    earlier = await find_earlier(context, request.key.app, request.body)
+    if earlier.conversation is not None:
+        detail = "is a turn of a conversation: turns run one after the other, so submit each by itself"
+        raise Problem(422, "validation_error", detail, [fault("/params/conversation", detail, "invalid")])
+    body = await check_request(context, request.key.app, earlier.request, request.names)
+    require_end_user(request.key, body)
+    new = await _new_job(context, request, body, trace, None)
+    if not earlier.continues:
+        return new
+    return (await _continuing(context, request.key.app, new, body, earlier))[0]
 
 
 async def _joined(context: AppContext, app: str, body: Submit, caller: Caller) -> StoredJob | None:
@@ -326,7 +347,7 @@ async def _new_job(
         not_before=body.not_before,
         trace=trace,
         webhook_events=hook.events if hook else (),
-        optional={},
+        optional=optional_fields(body.policy, request.group),
     )
     private = {
         "metadata": body.metadata,

@@ -45,7 +45,7 @@ _DEFAULTS: Final[Json] = {
 _ECHOED: Final = ("prompt", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "service_tier")
 _VIGIL_FIELDS: Final = (
     *("status", "reason", "requested_model", "served_model", "disclosure", "safety", "offer", "hold"),
-    *("cost", "error", "next_attempt_at", "unreadable"),
+    *("cost", "error", "next_attempt_at", "unreadable", "unfiltered"),
 )
 
 

@@ -12,10 +12,10 @@ from typing_extensions import TypedDict
 
 from api.schema.requests import EndUser, Input, Instant, MetaValue, Webhook
 from api.schema.responses import OpenAIErrorView
-from worker.jobs.record import Disclosure, Hold, JobError, Offer
+from worker.jobs.record import Disclosure, Hold, JobError
 from worker.jobs.spec import ModelName, Policy, Priority
 from worker.jobs.states import Status
-from worker.jobs.view_schema import CostView, SafetyView, UnreadablePart
+from worker.jobs.view_schema import CostView, OfferView, SafetyView, UnreadablePart
 
 
 class VigilRequest(BaseModel):
@@ -104,12 +104,13 @@ class VigilView(TypedDict, total=False):
     served_model: str | None
     disclosure: Disclosure | None
     safety: SafetyView
-    offer: Offer | None
+    offer: OfferView | None
     hold: Hold | None
     cost: CostView | None
     error: JobError | None
     next_attempt_at: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
     unreadable: list[UnreadablePart]
+    unfiltered: bool
 
 
 @with_config(ConfigDict(extra="allow"))

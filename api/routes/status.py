@@ -119,5 +119,6 @@ async def status(request: Request) -> Response:
     """Returns how many jobs wait and run, the workers, the accounts, circuits, pauses, what waits for limits."""
     key = await authorize(request, "read")
     query_params(request)
-    found = await with_deadline(request, read_deployment(context_of(request)))
-    return json_response(status_view(found, key))
+    context = context_of(request)
+    found = await with_deadline(request, read_deployment(context))
+    return json_response(status_view(found, key, context.catalogue))

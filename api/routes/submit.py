@@ -10,6 +10,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.atomic_batch import Sender, group_id, item_key, submit_whole
 from api.jobs.dry_run import dry_run
 from api.jobs.long_poll import wait_until
 from api.jobs.media_upload import uploaded, with_own_media
@@ -19,11 +20,11 @@ from api.runtime.context import AppContext, context_of
 from api.runtime.name_check import RequestNames
 from api.runtime.request_limits import LimitReached
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_deadline, with_timeout
+from api.schema.batch_responses import BatchRowView
 from api.schema.documented_route import Routes
 from api.schema.dry_run_schema import JobOrDryRun
 from api.schema.openapi import EXAMPLE, IDEMPOTENCY_KEY, LIMITED, json_body, operation, parameter
 from api.schema.requests import BatchItem, BatchRequest, Submit
-from api.schema.responses import BatchRowView
 from api.schema.views import dumps
 from api.web.auth import authorize
 from api.web.body import body_size, read_json
@@ -46,6 +47,7 @@ from worker.webhooks.guard import AddressPolicy
 
 routes = Routes("jobs")
 _MAX_CONCURRENT: Final = 16
+GROUP: Final = "X-Vigil-Group"
 _PREFER: Final = parameter("Prefer", "`wait=N`, N at most 60: wait for a terminal status.", where="header")
 _DRY_RUN: Final = parameter(
     "dry_run",
@@ -143,23 +145,28 @@ async def _view(request: Request, stored: StoredJob) -> JobView:
         "Submit up to 1,000 jobs",
         {200: ("One outcome per job, in order.", list[BatchRowView])},
         scope="submit",
-        problems=(429,),
+        problems=(403, 409, 429),
         parameters=(IDEMPOTENCY_KEY,),
         body=json_body(BatchRequest, {"jobs": [EXAMPLE, {**EXAMPLE, "idempotency_key": "ticket-A-18"}]}),
-        headers=LIMITED,
+        headers=(GROUP, *LIMITED),
     ),
 )
 async def submit_batch(request: Request) -> Response:
-    """Accepts or refuses each job of the batch by itself, and charges the rate limit for each."""
+    """Accepts or refuses each job of the batch by itself, and charges the rate limit for each.
+
+    With `all_or_nothing` a batch of which one job is refused gets a problem, and none of it is accepted or charged.
+    `X-Vigil-Group` names the group of the jobs: `GET /v1/groups/{id}` counts them by status.
+    """
     key = await authorize(request, "submit")
     idem, context = idempotency_key(request), context_of(request)
     query_params(request)
-    jobs = validate(BatchRequest, await read_json(request, context.settings.body_limit)).jobs
-    batch = _Batch(request, context, key, idem)
+    sent = validate(BatchRequest, await read_json(request, context.settings.body_limit))
+    jobs, group = sent.jobs, group_id(context, key.app, sent.group, idem)
+    batch = _Batch(request, context, key, idem, group)
     policy, size = AddressPolicy.of(context.settings), body_size(request)
     hosts, sizes = await context.large_work.run(key.app, size, _hosts_and_sizes, policy, jobs)
     await batch.names.forbidden(hosts)
-    rows = await batch.run(jobs, sizes)
+    rows = await (batch.run_whole(jobs, sizes) if sent.all_or_nothing else batch.run(jobs, sizes))
     if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
         raise batch.stopped
     return json_response(rows, headers=batch.headers)
@@ -173,8 +180,8 @@ def _hosts_and_sizes(policy: AddressPolicy, jobs: list[Any]) -> tuple[list[str],
 class _Batch:
     """The jobs of one batch: submits a few at a time, and no more after the store was unavailable."""
 
-    def __init__(self, request: Request, context: AppContext, key: ApiKey, idem: str | None) -> None:
-        self._request, self._context, self._key, self._idem = request, context, key, idem
+    def __init__(self, request: Request, context: AppContext, key: ApiKey, idem: str | None, group: str) -> None:
+        self._request, self._context, self._key, self._idem, self._group = request, context, key, idem, group
         self._trace, self._slots = trace_of(request.scope), asyncio.Semaphore(_MAX_CONCURRENT)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._meter, self.names = meter_of(context.settings, key), RequestNames(context.name_check, key.app)
@@ -186,7 +193,15 @@ class _Batch:
         retry_after: dict[str, str] = {}
         if isinstance(self.stopped, RateExceeded | QueueFull):
             retry_after["Retry-After"] = str(self.stopped.wait)
-        return rate_limit_headers(self._meter) | retry_after
+        return {GROUP: self._group} | rate_limit_headers(self._meter) | retry_after
+
+    async def run_whole(self, jobs: list[Any], sizes: list[int]) -> list[BatchRowView]:
+        """Return the outcomes of jobs that are accepted together; raise a Problem if one of them is refused."""
+        base = base_url(self._request)
+        sender = Sender(self._key, self._meter, base, self._trace, self._idem)
+        submitting = submit_whole(self._context, sender, jobs, sizes, self.names, self._group)
+        made = await with_timeout(2 * STORE_TIMEOUT_S, submitting)
+        return [await self._row(index, *one) for index, one in enumerate(made)]
 
     async def run(self, jobs: list[Any], sizes: list[int]) -> list[BatchRowView]:
         """Return one outcome per job, in order; `sizes`: the bytes of each."""
@@ -207,12 +222,17 @@ class _Batch:
         if isinstance(self.stopped, StoreUnavailable):
             raise self.stopped
         body = validate(BatchItem, sent)
-        idem = body.idempotency_key or (f"{self._idem}/{index}" if self._idem is not None else None)
+        idem = item_key(self._idem, body, index)
         async with self._locks[idem] if idem is not None else contextlib.nullcontext():  # the first of two wins
             digests = await digests_of(self._context, self._key.app, body, size, repeatable=idem is not None)
             base = base_url(self._request)
-            job = JobRequest(self._key, body, digests, self._trace, self._meter, base, idem, names=self.names)
+            job = JobRequest(
+                self._key, body, digests, self._trace, self._meter, base, idem, names=self.names, group=self._group
+            )
             stored, replayed = await with_timeout(STORE_TIMEOUT_S, submit(self._context, job))
+        return await self._row(index, stored, replayed)
+
+    async def _row(self, index: int, stored: StoredJob, replayed: bool) -> BatchRowView:
         row: BatchRowView = {"index": index, "status": 202, "job": await _view(self._request, stored)}
         if replayed:
             row["idempotent_replayed"] = True

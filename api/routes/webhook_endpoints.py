@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.acting import record_act
+from api.jobs.endpoint_views import endpoint_views
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
@@ -24,7 +25,6 @@ from api.web.params import query_params
 from api.web.problems import Problem
 from api.web.responses import json_response
 from api.web.validation import validate
-from worker.clock import from_ms
 from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.spec import PayloadKind, Spec
 from worker.store.apps import ApiKey
@@ -85,7 +85,8 @@ async def list_endpoints(request: Request) -> Response:
     key = await authorize(request, "submit")
     query_params(request)
     found = await with_deadline(request, context_of(request).endpoints.of_app(key.app))
-    page: WebhookEndpointListView = {"object": "list", "data": [_view(one) for one in found], "next_cursor": None}
+    rows = await with_deadline(request, endpoint_views(context_of(request), found))
+    page: WebhookEndpointListView = {"object": "list", "data": rows, "next_cursor": None}
     return json_response(page)
 
 
@@ -118,7 +119,7 @@ async def create_endpoint(request: Request) -> Response:
     endpoint = await with_deadline(request, creating)
     await record_act(request, key, "webhook_endpoint.created", endpoint_id=endpoint.id)
     location = f"{prefix(request.scope)}{_ALL}/{endpoint.id}"
-    return json_response(_with_secret(endpoint, secret), 201, {"Location": location})
+    return json_response(await _with_secret(request, endpoint, secret), 201, {"Location": location})
 
 
 @routes.get(
@@ -136,7 +137,7 @@ async def get_endpoint(request: Request) -> Response:
     """Returns the endpoint without its secrets."""
     key = await authorize(request, "submit")
     query_params(request)
-    return json_response(_view(await _own(request, key)))
+    return json_response(await _view(request, await _own(request, key)))
 
 
 @routes.patch(
@@ -161,7 +162,7 @@ async def change_endpoint(request: Request) -> Response:
         changes["url"] = check_webhook_url(changes["url"], context.settings, "/url")
     await _record(request, key, "changed", fields=sorted(body.model_fields_set))
     changing = context.endpoints.change(key.app, _endpoint_id(request), lambda one: replace(one, **changes), key.id)
-    return json_response(_view(await with_deadline(request, changing)))
+    return json_response(await _view(request, await with_deadline(request, changing)))
 
 
 @routes.delete(
@@ -204,7 +205,7 @@ async def rotate_secret(request: Request) -> Response:
     secret = new_secret(context.clock.random_bytes(_SECRET_BYTES))
     await _record(request, key, "secret_rotated")
     endpoint = await with_deadline(request, context.endpoints.rotate(key.app, _endpoint_id(request), secret, key.id))
-    return json_response(_with_secret(endpoint, secret))
+    return json_response(await _with_secret(request, endpoint, secret))
 
 
 async def _own(request: Request, key: ApiKey) -> Endpoint:
@@ -224,17 +225,9 @@ def _endpoint_id(request: Request) -> str:
     return str(request.path_params["endpoint_id"])
 
 
-def _with_secret(one: Endpoint, secret: str) -> WebhookEndpointWithSecretView:
-    return {**_view(one), "secret": secret}
+async def _with_secret(request: Request, one: Endpoint, secret: str) -> WebhookEndpointWithSecretView:
+    return {**await _view(request, one), "secret": secret}
 
 
-def _view(one: Endpoint) -> WebhookEndpointView:
-    return {
-        "id": one.id,
-        "url": one.url,
-        "events": one.events,
-        "payload": one.payload,
-        "description": one.description,
-        "state": one.state,
-        "created_at": from_ms(one.created_at),
-    }
+async def _view(request: Request, one: Endpoint) -> WebhookEndpointView:
+    return (await with_deadline(request, endpoint_views(context_of(request), [one])))[0]

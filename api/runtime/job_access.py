@@ -18,6 +18,7 @@ from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import Apps
 from worker.store.connection.pool import Redis
 from worker.store.jobs import batch_reads, item_references, listing, provider_ids
+from worker.store.jobs.job_groups import JobGroup, read_group
 from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
@@ -41,6 +42,10 @@ class JobAccess:
     async def count(self, app: str, filters: ListFilters) -> tuple[int, bool]:
         """Return (how many of the app's jobs fit, by their indexes; whether these are all, after a bounded search)."""
         return await listing.count_jobs(self._redis, app, filters)
+
+    async def group(self, app: str, name: str) -> JobGroup | None:
+        """Return how the app's group of jobs stands, or None if there is none."""
+        return await read_group(self._redis, app, name)
 
     async def outputs(self, job_ids: Sequence[str], *, need_key: bool = False) -> dict[str, dict[str, Any] | None]:
         """Return the outputs by job id; None for one that can't be read, and no entry for a job without an output.

@@ -138,6 +138,10 @@ class Submit(Spec):
         return {name: value for name, value in self.params.items() if name not in OWNED_PARAMS}
 
 
+GroupName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""The name of a group; it stands in the record and the audit trail as it is, so it must not be content."""
+
+
 class JobFilter(Spec):
     """Which jobs of the app are meant: those that fit everything that is given."""
 
@@ -155,6 +159,7 @@ class JobFilter(Spec):
     """The provider's, of any attempt."""
     response_id: Searched | None = None
     """The provider's, of any attempt; or the job's own in the OpenAI-compatible API."""
+    group: GroupName | None = None
     created_after: Instant | None = None
     """Created at this time or later."""
     created_before: Instant | None = None
@@ -167,9 +172,13 @@ class BatchItem(Submit):
 
 
 class BatchRequest(Spec):
-    """Jobs to submit together. Each is accepted or refused by itself: it is validated when its turn comes."""
+    """Jobs to submit together. Each is accepted or refused by itself, unless the batch says all_or_nothing."""
 
     jobs: Annotated[list[Annotated[BatchItem | Any, SkipValidation]], Field(min_length=1, max_length=1_000)]
+    group: GroupName | None = None
+    """The group that the jobs belong to; without one, the batch makes one. Several batches may name the same."""
+    all_or_nothing: bool = False
+    """Accept all jobs or none, also by quota and rate limit; at most 100 jobs."""
 
 
 class JobActionsRequest(Spec):

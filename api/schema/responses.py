@@ -105,19 +105,6 @@ class JobListView(ListView):
 
 
 @documented
-class BatchRowView(TypedDict):
-    """The outcome of one job of a batch: `job` if it was accepted, else `problem`."""
-
-    index: int
-    """The job's place in the batch, from 0."""
-    status: int
-    job: NotRequired[JobView]
-    problem: NotRequired[ProblemView]
-    idempotent_replayed: NotRequired[bool]
-    """True if the job had been submitted before under the same idempotency key."""
-
-
-@documented
 class JobActionRowView(TypedDict):
     """What an action did to one job."""
 
@@ -344,7 +331,13 @@ class WebhookEndpointView(TypedDict):
     payload: PayloadKind
     description: str
     state: EndpointState
+    """disabled: stopped after days without an acknowledgement; what it misses waits until it is made active again."""
     created_at: datetime
+    failing_since: datetime | None
+    """When the first of the tries failed that were all not acknowledged; null if the last message was."""
+    failed_tries: int
+    disables_at: datetime | None
+    """From when a failed try disables it (VIGIL_WEBHOOK_DISABLE_DAYS)."""
 
 
 @documented

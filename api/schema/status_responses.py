@@ -108,6 +108,20 @@ class RatesView(TypedDict):
     window_seconds: int
 
 
+@documented
+class SilenceView(TypedDict):
+    """From when on silence of a model suggests a safety check, for jobs that give no `silence_seconds`."""
+
+    model: str
+    after_seconds: float
+    usual_seconds: float | None
+    """The silence that 99 of 100 answered calls do not exceed; null while fewer than 200 were measured."""
+    samples: int
+    """Calls of the last eight days without any check."""
+    suspected: int
+    """Calls whose silence was taken for a check, and that were answered after all."""
+
+
 class StatusView(TypedDict):
     """The state of the deployment."""
 
@@ -120,3 +134,4 @@ class StatusView(TypedDict):
     circuits: list[OpenCircuit]
     pauses: list[PauseView]
     pacing: PacingView
+    silences: list[SilenceView]

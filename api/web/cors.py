@@ -20,7 +20,7 @@ _EXPOSED: Final = b", ".join(
     (
         *(b"ETag", b"Location", b"Retry-After", b"RateLimit", b"RateLimit-Policy", b"X-Request-Id"),
         *(b"WWW-Authenticate", b"Idempotent-Replayed", b"Preference-Applied"),
-        *(b"X-Vigil-Job", b"X-Vigil-Served-Model", b"X-Vigil-Substituted"),
+        *(b"X-Vigil-Group", b"X-Vigil-Job", b"X-Vigil-Served-Model", b"X-Vigil-Substituted"),
     )
 )
 

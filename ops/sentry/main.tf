@@ -40,6 +40,8 @@ locals {
     "audit-unsealed"    = 0
     "checks-widened"    = 0
     "content-damaged"   = 0
+    "endpoint-disabled" = 0
+    "endpoint-failing"  = 0
     "job-checked"       = 0
     "job-expired"       = 0
     "job-failed"        = 0

@@ -41,7 +41,8 @@ async def test_a_cancelled_job_whose_content_was_deleted_is_still_cancelled(acme
 
 async def test_a_scheduled_job_is_cancelled_at_once(acme, redis, clock):
     job_id = await submitted(acme, not_before=(clock.now() + timedelta(hours=1)).isoformat())
-    assert (await cancel(acme, job_id))["status"] == "cancelled"
+    job = await cancel(acme, job_id)
+    assert (job["status"], job["billed"]["state"], job["billed"]["cost"]) == ("cancelled", "no", "0.000000")
     assert await redis.zscore(keys.LATER, job_id) is None
 
 
@@ -91,6 +92,30 @@ async def test_a_cancel_may_have_an_empty_body_only(acme, body, status):
     job_id = await submitted(acme)
     answer = await acme.post(f"/v1/jobs/{job_id}/cancel", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
+
+
+async def test_an_accepted_offer_keeps_who_when_and_the_terms(acme, worker, jobs):
+    job_id = await submitted(acme)
+    await worker.start(job_id)
+    await worker.check(job_id)
+    await worker.commit(job_id, (ev.OfferMade(model="gpt-5.6-luna", policy_version=2), 1))
+    shown = (await acme.get(f"/v1/jobs/{job_id}")).json()
+    offer, on_delay = shown["offer"], (await jobs.load(job_id)).job.policy.on_delay.model_dump(mode="json")
+    terms = {"policy_version": 2, "on_delay": on_delay, "requested_model": shown["requested_model"]}
+    terms |= {"offered_model": offer["model"], "offered_at": offer["since"], "message": offer["message"]}
+    text = json.dumps(terms, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert offer["terms_digest"] == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    assert shown["consent"] is None
+
+    accepted = (await acme.post(f"/v1/jobs/{job_id}/retry", json={"model": "gpt-5.6-luna"})).json()
+    record = (await jobs.load(job_id)).job
+    agreed = {"model": "gpt-5.6-luna", "by": record.key_id, "policy_version": 2, "terms_digest": offer["terms_digest"]}
+    assert accepted["consent"] == {**agreed, "at": accepted["consent"]["at"]}
+    assert accepted["consent"]["at"] >= offer["since"]
+    trail = (await acme.get(f"/v1/jobs/{job_id}/audit")).json()["data"]
+    (note,) = [one for one in trail if one["type"] == "job.offer.accepted"]
+    assert note["decision"] == {"by": "app", "key_id": record.key_id, "policy_version": 2}
+    assert note["data"] == agreed
 
 
 async def test_an_open_offer_is_accepted_once(acme, worker, redis, jobs):

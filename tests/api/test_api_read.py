@@ -14,6 +14,7 @@ from waiting import LIMIT
 from api.schema.views import dumps, job_view
 from worker.jobs import events as ev
 from worker.jobs.record import Usage
+from worker.safety.hold_times import bucket_of
 from worker.store import codec, keys
 from worker.store.jobs.stored_job import NewJob
 
@@ -293,7 +294,20 @@ async def test_models_and_status(acme, worker, redis, clock):
     assert 0 <= status["queue"].pop("oldest_queued_seconds") < 60
     assert status["queue"] == {"queued": 1, "scheduled": 1, "running": 1, "checking": 1}
     assert [w["id"] for w in status["workers"]] == ["w1"]
-    assert set(status) == {"queue", "workers", "account", "accounts", "rates", "circuits", "pauses", "pacing"}
+    members = {"queue", "workers", "account", "accounts", "rates", "circuits", "pauses", "pacing", "silences"}
+    assert set(status) == members
+
+
+async def test_the_status_says_when_silence_suggests_a_check(acme, redis, clock):
+    assert (await acme.get("/v1/status")).json()["silences"] == []
+    day = keys.durations(int(clock.now().timestamp()) // 86_400)
+    counts = {f"gpt-5.6-sol|silent|{bucket_of(40)}": 300, f"gpt-5.6-terra|silent|{bucket_of(40)}": 3}
+    await redis.hset(day, mapping={**counts, f"gpt-5.6-terra|suspected|{bucket_of(150)}": 1})
+    sol, terra = sorted((await acme.get("/v1/status")).json()["silences"], key=lambda row: row["model"])
+    assert (sol["model"], sol["samples"], sol["suspected"]) == ("gpt-5.6-sol", 300, 0)
+    assert 40 <= sol["usual_seconds"] < 44
+    assert sol["after_seconds"] == pytest.approx(1.5 * sol["usual_seconds"], abs=0.2)
+    assert (terra["after_seconds"], terra["usual_seconds"], terra["suspected"]) == (120.0, None, 1)
 
 
 async def test_an_empty_queue_has_no_oldest_job(acme):

@@ -49,11 +49,18 @@ async def test_a_failed_job_runs_again_as_a_new_one_that_names_it(acme, worker, 
     same = ("requested_model", "policy", "priority", "safety_identifier", "input_digest", "store", "webhook_events")
     assert [getattr(before.job, name) for name in same] == [getattr(after.job, name) for name in same]
     assert before.private == after.private
+    assert (before.job.silence_is_measured, after.job.silence_is_measured) == (True, True)
     assert await jobs.load_input(old) == await jobs.load_input(new["id"])
     assert (await acme.get(f"/v1/jobs/{old}")).json()["status"] == "failed", "the old one stays as it ended"
     note = (await trail(acme, old))[-1]
     assert (note["type"], note["data"]["rerun"]) == ("job.rerun", new["id"])
     assert (await trail(acme, new["id"]))[0]["data"]["optional"]["rerun_of"] == old
+
+
+async def test_a_silence_that_the_app_gave_stays_given(acme, worker, jobs):
+    old = await failed(acme, worker, policy={"on_delay": {"silence_seconds": 120}})
+    new = (await rerun(acme, old)).json()["id"]
+    assert [(await jobs.load(one)).job.silence_is_measured for one in (old, new)] == [False, False]
 
 
 async def test_an_idempotency_key_makes_one_rerun_also_once_the_content_is_gone(acme, worker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime, timedelta
 
 import httpx2
 import pytest
@@ -58,7 +59,8 @@ async def test_an_endpoint_is_made_and_its_secret_shown_once(acme):
     body = answer.json()
     assert answer.status_code == 201
     assert answer.headers["location"] == f"/v1/webhook-endpoints/{body['id']}"
-    assert set(body) == {"id", "url", "events", "payload", "description", "state", "created_at", "secret"}
+    fails = {"failing_since", "failed_tries", "disables_at"}
+    assert set(body) == {"id", "url", "events", "payload", "description", "state", "created_at", "secret", *fails}
     assert body["id"].startswith("we_")
     assert body["secret"].startswith("whsec_")
     assert body["events"] == [fact.TYPE for fact in TERMINAL_FACTS]
@@ -250,3 +252,19 @@ async def test_the_command_line_lists_redelivers_and_rotates(settings, redis, cl
         assert "no messages" in await vigil("list", "--job", quiet)
         assert "was delivered" in await vigil("redeliver", quiet)
         await vigil("redeliver", job_id, "msg_nope", code=1)
+
+
+async def test_a_failing_endpoint_says_since_when_and_when_it_is_disabled(acme, redis, clock):
+    made = (await acme.post("/v1/webhook-endpoints", json={"url": "https://app.example/hooks"})).json()
+    assert (made["failing_since"], made["failed_tries"], made["disables_at"]) == (None, 0, None)
+    since = clock.now() - timedelta(days=2)
+    await redis.hset(keys.FAILING_ENDPOINTS, made["id"], f"{int(since.timestamp() * 1000)} 7 0")
+    (shown,) = (await acme.get("/v1/webhook-endpoints")).json()["data"]
+    assert shown["failed_tries"] == 7
+    begun, ends = (datetime.fromisoformat(shown[name]) for name in ("failing_since", "disables_at"))
+    assert ends - begun == timedelta(days=5)
+    path = f"/v1/webhook-endpoints/{made['id']}"
+    paused = (await acme.patch(path, json={"state": "paused"})).json()
+    assert (paused["failed_tries"], paused["disables_at"]) == (7, None)
+    active = (await acme.patch(path, json={"state": "active"})).json()
+    assert (active["failing_since"], active["disables_at"]) == (None, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from worker.cli.rendering import LiveLine, clean, format_duration, job_summary, truncate
+from worker.cli.rendering import LiveLine, billed_summary, clean, format_duration, job_summary, truncate
 
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 
@@ -89,3 +89,9 @@ def test_without_a_terminal_each_change_is_one_line() -> None:
         line.show("queued", text, kind)
     line.settle("completed", "completed")
     assert out.getvalue() == "queued, 0:00\nrunning, 0:00\ncompleted\n"
+
+
+def test_the_bill_of_a_cancelled_job_is_one_line():
+    unknown = {"state": "unknown", "cost": "0.010000", "estimated": True, "message": "Nobody said."}
+    assert billed_summary(unknown) == "unknown, about $0.010000: Nobody said."
+    assert billed_summary({**unknown, "cost": None}) == "unknown: Nobody said."

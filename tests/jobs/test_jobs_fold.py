@@ -29,7 +29,8 @@ from builders import (
 
 from worker.jobs import events as ev, fold
 from worker.jobs.errors import AlreadySettled, IllegalEvent
-from worker.jobs.record import Hold, Offer
+from worker.jobs.offers import Offer
+from worker.jobs.record import Hold
 from worker.jobs.spec import Policy
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState
 

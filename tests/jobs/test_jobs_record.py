@@ -28,7 +28,8 @@ from thorough import cases
 
 from worker.jobs import events as ev
 from worker.jobs.deadline import deadline_of
-from worker.jobs.record import Attempt, Check, Job, Offer
+from worker.jobs.offers import Offer
+from worker.jobs.record import Attempt, Check, Job
 from worker.jobs.spec import Policy
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, SafetyState, ScheduledReason, Status
 

@@ -22,6 +22,7 @@ MISSING = {
     "-publish": ["+publish"],
     "resetkeys ~vigil:*": ["~arq:*"],
 }
+EVERY_RULE = {rule for lacking in MISSING.values() for rule in lacking}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,12 @@ def ready(port: int | str) -> tuple[int, str]:
     except httpx2.HTTPError:
         return 0, ""
     return answer.status_code, answer.text
+
+
+def refusal(port: int | str, lacking: list[str]) -> str:
+    """Return why the process is not ready, or "" if it is, or does not name all that is lacking."""
+    status, reason = ready(port)
+    return reason if status == 503 and all(rule in reason for rule in lacking) else ""
 
 
 def logged(folder: Path, process: str, event: str) -> list[dict[str, object]]:
@@ -78,11 +85,11 @@ def test_what_is_missing_at_start_is_named_everywhere_and_waited_for(own: Server
         for rules, lacking in MISSING.items():
             grant(own, rules)
             for port in places.values():
-                reason = wait_for(f"{rules} to be noticed", lambda port=port: ready(port)[0] == 503 and ready(port)[1])
-                assert all(rule in reason for rule in lacking), reason
-            grant(own, "")
-            for port in places.values():
-                wait_for(f"{rules} to be over", lambda port=port: ready(port)[0] == 200)
+                reason = wait_for(f"{rules} to be noticed", lambda port=port, lacking=lacking: refusal(port, lacking))
+                assert not any(rule in reason for rule in EVERY_RULE - {*lacking}), reason
+        grant(own, "")
+        for port in places.values():
+            wait_for("the rights to be back", lambda port=port: ready(port)[0] == 200)
 
 
 def test_nothing_is_taken_while_a_script_would_stop_half_way(own: Server, tmp_path: Path) -> None:

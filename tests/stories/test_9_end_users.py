@@ -64,6 +64,13 @@ async def test_an_end_user_is_watched_kept_out_heard_and_let_in_again(vigil: Sto
     by_digest = await app.request("GET", f"/v1/end-users/{shown['safety_identifier']}")
     assert (by_digest["end_user"], shown["end_user"]) == (None, "ann"), "her name is shown to who names her"
 
+    async def acts() -> list[tuple[str, str]]:
+        records = [json.loads(row.record) for row in await Trail(redis, Clock()).of_chain("app:acme")]
+        return [(record["type"], record["data"]["reason"]) for record in records]
+
+    (began,) = await until("what the blocks began to be on record", acts)
+    assert began == ("quarantine.added", "3 blocks within 86400 s")
+
     appeal = await cli("appeals", "open", "--end-user", "ann", "--job", blocked[0].id, "--reason", "It was coursework.")
     place = f"/v1/appeals/{appeal['id']}"
     assert await cli("appeals", "answer", appeal["id"], "--text", "early") == 1, "it was not sent"
@@ -88,16 +95,15 @@ async def test_an_end_user_is_watched_kept_out_heard_and_let_in_again(vigil: Sto
     await cli("quarantine", "add", "ann", "--reason", "a moment", "--until", soon)
     kinds = ["appeal." + kind for kind in steps]
 
-    async def trail() -> list[tuple[str, str]] | None:
-        records = [json.loads(row.record) for row in await Trail(redis, Clock()).of_chain("app:acme")]
-        acts = [(record["type"], record["data"]["reason"]) for record in records]
-        return acts if acts[-1][0] == "quarantine.ended" else None
+    async def ended() -> list[tuple[str, str]] | None:
+        found = await acts()
+        return found if found[-1][0] == "quarantine.ended" else None
 
-    acts = await until("the quarantine to end by itself, with its record", trail)
-    assert [act for act, _ in acts] == [
+    trail = await until("the quarantine to end by itself, with its record", ended)
+    assert [act for act, _ in trail] == [
         *("quarantine.added", *kinds, "quarantine.lifted", "quarantine.added", "quarantine.ended"),
     ]
-    assert acts[-3] == ("quarantine.lifted", "Appeal overturned.")
+    assert trail[-3] == ("quarantine.lifted", "Appeal overturned.")
     assert (await app.wait((await app.submit(model=SOL, input="Hello", end_user="ann")).id)).status == "completed"
     log = [entry["act"] for entry in (await cli("end-users", "show", "ann"))["quarantine_log"]]
     assert log == ["ended", "added", "lifted", "began"]

@@ -46,6 +46,7 @@ async def test_a_cancel_that_is_answered_with_usage_costs_what_it_says(redis: Ar
         model = job.attempts[0].model
         catalogue = stage.settings().catalogue()
         assert job.attempts[0].cost == catalogue.cost(model, usage)
+        assert (await stage.jobs.trail(job_id))[-1]["data"]["bill"] == "yes"
         cancels = [one for one in server.requests if one.path.endswith("/cancel")]
         assert len(cancels) == 1
 

@@ -41,6 +41,8 @@ async def test_cancel_reaches_a_running_stream_within_a_second(redis: ArqRedis, 
             assert watch.seconds < 1.0
         assert (job.status, job.attempts[0].outcome) == (Status.CANCELLED, Outcome.CANCELLED)
         assert job.billed_on_cancel is True
+        ended = (await stage.jobs.trail(job_id))[-1]["data"]
+        assert (ended["billed"], ended["bill"]) == (True, "unknown"), "the cancellation is answered without a usage"
 
         async def upstream_stopped() -> bool:
             calls = stage.sim.calls()

@@ -121,12 +121,18 @@ async def test_what_the_provider_reports_beside_answers_and_blocks_is_on_the_job
         }
         assert (await done("misalignment_error"))["safety"]["block"]["misalignment"] is not None
         assert (await done("moderation_block"))["safety"]["block"]["category"] == "content_filter"
-        assert (await done("moderation_score"))["status"] == "completed"
+        scored, down = await done("moderation_score"), await done("filter_down")
+        assert (scored["status"], scored["unfiltered"]) == ("completed", False)
+        assert (down["status"], down["unfiltered"]) == ("completed", True)
+        assert "unfiltered" in down["attempts"][0]["flags"]
         assert (await done("cache_written"))["status"] == "completed"
         job = await done("input_removed removed=2")
         records = [fields[b"record"] for _, fields in await redis.xrange(keys.AUDIT)]
         assert any(b"potentially_unintended_data_access" in record for record in records)
         assert not any(b"simulated instruction" in record for record in records)
+        marked = [record for record in records if b'"unfiltered":true' in record]
+        assert marked
+        assert all(down["id"].encode() in record for record in marked)
         if mode == "chat":
             assert job["input_changes"] is None
             return

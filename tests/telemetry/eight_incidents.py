@@ -39,7 +39,7 @@ ONCE = {"max_attempts": 1}
 
 @dataclass
 class Seen:
-    """What arrived of one incident: the events of its first minute, and those that the budget allows after it."""
+    """What arrived of one incident: the events while it lasts, and those that the budget allows an hour later."""
 
     incident: str
     first: list[dict[str, Any]]
@@ -83,12 +83,12 @@ class Scene:
         await self.workers[0].components.incident_reporter.report()
         await asyncio.to_thread(sentry_sdk.flush, 5)
 
-    async def a_minute_passes(self) -> None:
+    async def an_hour_passes(self) -> None:
         """The next report of each incident is due."""
         for field, value in (await self.stage.redis.hgetall(keys.INCIDENTS)).items():
             if field.startswith(b"t:"):
                 number, due, last = map(int, value.split())
-                await self.stage.redis.hset(keys.INCIDENTS, field, f"{number} {due - INTERVALS_S[0] * 1000} {last}")
+                await self.stage.redis.hset(keys.INCIDENTS, field, f"{number} {due - INTERVALS_S[-1] * 1000} {last}")
 
 
 async def _all(make: Callable[[int], Awaitable[str]], numbers: range) -> list[str]:
@@ -252,7 +252,7 @@ async def incidents(folder: Path, ingest: Ingest, patch: pytest.MonkeyPatch) -> 
                     await scene.reported()
                     middle = len(ingest.events)
                     if happen is not redis_away:
-                        await scene.a_minute_passes()
+                        await scene.an_hour_passes()
                         await scene.reported()
                     yield Seen(name, ingest.events[start:middle], ingest.events[middle:])
         finally:

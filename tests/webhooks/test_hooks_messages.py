@@ -62,6 +62,8 @@ def test_thin_says_how_it_stands_and_nothing_of_what_was_said():
             "disclosure",
             "error",
             "safety",
+            "unfiltered",
+            "billed",
             "urls",
             "metadata",
         ),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.catalogue import dollars
-from worker.jobs.events import AttemptStarted, Event
+from worker.jobs.events import AttemptStarted, Event, OfferAccepted
 from worker.jobs.record import Attempt, Check, Disclosure, Job, JobError
 from worker.jobs.timestamps import iso_utc
 from worker.safety.policy import POLICY_VERSION
@@ -68,6 +68,8 @@ def _decision(job: Job, event: Event) -> dict[str, Any] | None:
     if isinstance(disclosure, Disclosure):
         by_policy = disclosure.decided_by == "policy"
         return {"by": disclosure.decided_by, "policy_version": POLICY_VERSION if by_policy else None}
+    if isinstance(event.fact, OfferAccepted):  # by the version that made the offer: this is what was agreed to
+        return {"by": "app", "key_id": event.fact.by, "policy_version": event.fact.policy_version}
     if (by := data.get("by")) is not None:
         return {"by": "app", "key_id": by, "policy_version": None}
     if isinstance(event.fact, AttemptStarted) and event.fact.because is not None:
@@ -89,6 +91,7 @@ def _call(attempt: Attempt) -> dict[str, Any]:
         "usage": attempt.usage and attempt.usage.model_dump(),
         "cost": _money(attempt.cost),
         **({"price": attempt.price.model_dump(mode="json")} if attempt.price is not None else {}),
+        **({"unfiltered": True} if "unfiltered" in attempt.flags else {}),
         "egress_proxy": attempt.proxied,
         **({"account": attempt.account} if attempt.account != DEFAULT_ACCOUNT else {}),
         "latency_ms": {

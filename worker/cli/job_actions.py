@@ -37,6 +37,7 @@ def actions(
     metadata: job_lists.Metadata = None,
     request_id: job_lists.RequestId = None,
     response_id: job_lists.ResponseId = None,
+    group: job_lists.Group = None,
     created_after: job_lists.CreatedAfter = None,
     created_before: job_lists.CreatedBefore = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")] = False,
@@ -52,7 +53,7 @@ def actions(
     Exits 0 if no job refused it. Without --status, filters find only jobs on which the action can have an effect.
     """
     others = {"model": model, "served_model": served_model, "code": code, "end_user": end_user}
-    others |= {"request_id": request_id, "response_id": response_id}
+    others |= {"request_id": request_id, "response_id": response_id, "group": group}
     others |= {"created_after": created_after, "created_before": created_before}
     filters = job_lists.job_filters(status, metadata, others)
     if bool(job_ids) == bool(filters):

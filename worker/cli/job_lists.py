@@ -30,6 +30,7 @@ Metadata = Annotated[
 ]
 RequestId = Annotated[str | None, typer.Option(help="Only the job of this request of the provider.")]
 ResponseId = Annotated[str | None, typer.Option(help="Only the job of this response, of the provider or resp_….")]
+Group = Annotated[str | None, typer.Option(help="Only jobs of this group.")]
 CreatedAfter = Annotated[str | None, typer.Option(metavar="TIME", help="Only jobs created then or later.")]
 CreatedBefore = Annotated[str | None, typer.Option(metavar="TIME", help="Only jobs created before then.")]
 
@@ -60,6 +61,7 @@ def list_(
     metadata: Metadata = None,
     request_id: RequestId = None,
     response_id: ResponseId = None,
+    group: Group = None,
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="At most this many.")] = 20,
@@ -68,7 +70,7 @@ def list_(
 ) -> None:
     """List jobs that fit all filters, newest first."""
     others = {"model": model, "served_model": served_model, "code": code, "end_user": end_user}
-    others |= {"request_id": request_id, "response_id": response_id, "cursor": cursor}
+    others |= {"request_id": request_id, "response_id": response_id, "group": group, "cursor": cursor}
     others |= {"created_after": created_after, "created_before": created_before}
     filters = cast("Filters", {**job_filters(status, metadata, others), "limit": limit})
     with Client() as client:

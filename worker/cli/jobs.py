@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+import textwrap
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
@@ -13,6 +14,7 @@ from worker.cli.api_client import Client
 from worker.cli.arguments import check_idempotency_key
 from worker.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from worker.cli.rendering import (
+    billed_summary,
     clean,
     colour_status,
     format_cost,
@@ -21,6 +23,7 @@ from worker.cli.rendering import (
 from worker.cli.watch import JobWatcher
 from worker.jobs.states import Status
 
+_WIDTH: Final = 100
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_….")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -88,6 +91,24 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
         print_json(job.raw)
         return
     print(f"{job.status}" + ("; a call to the provider was under way" if job.cancel.upstream_under_way else ""))
+    if billed := job.raw.get("billed"):
+        print(f"billed    {billed_summary(billed)}")
+    elif not job.settled:
+        print(f"`vigil wait {job.id}` says once it has stopped; `vigil get` then says whether it is billed")
+
+
+def why(job_id: JobId, as_json: Json = False) -> None:
+    """Say in one paragraph what became of a job.
+
+    What happened, of which model, how long it took, which checks there were, why another model served, what it cost,
+    and what can be done.
+    """
+    with Client() as client:
+        found = client.why(job_id)
+    if as_json:
+        print_json(found.raw)
+    else:
+        print(textwrap.fill(clean(found.text), _WIDTH, break_on_hyphens=False))
 
 
 def delete(job_id: JobId, as_json: Json = False) -> None:
@@ -143,9 +164,17 @@ def _print_job(job: dict[str, Any]) -> None:
     print(f"model     {job['requested_model']}" + (f", served {served}" if served else ""))
     if disclosure := job.get("disclosure"):
         print(f"served by {disclosure['message']}")
+    if job.get("unfiltered"):
+        print("unfiltered: the provider's safety filter was not available, the answer was not filtered")
+    if consent := job.get("consent"):
+        version = f", delay policy {consent['policy_version']}" if consent.get("policy_version") else ""
+        who = f"by {consent['by']} at {consent['at']}"
+        print(f"consent   to {consent['model']} {who}{version}, {consent['terms_digest']}")
     for one in job.get("attempts") or []:
         print(f"attempt {one['number']} {one['model']} {one.get('purpose')}: {one.get('outcome') or 'running'}")
     print(f"cost      {format_cost(job)}")
+    if billed := job.get("billed"):
+        print(f"billed    {billed_summary(billed)}")
     if answer := job.get("output_text") or job.get("refusal"):
         print(f"\n{clean(answer)}")
 
@@ -155,6 +184,7 @@ def register(app: typer.Typer) -> None:
     app.command()(get)
     app.command()(wait)
     app.command()(watch)
+    app.command()(why)
     app.command()(cancel)
     app.command()(delete)
     app.command()(retry)

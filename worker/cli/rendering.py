@@ -187,6 +187,12 @@ def format_cost(job: dict[str, Any]) -> str:
     return f"${total}" if total is not None else "-"
 
 
+def billed_summary(billed: dict[str, Any]) -> str:
+    """Return whether the provider bills what ran when a job was cancelled, in one line."""
+    cost = "" if billed["cost"] is None else f", {'about ' if billed['estimated'] else ''}${billed['cost']}"
+    return f"{billed['state']}{cost}: {clean(billed['message'])}"
+
+
 def dry_run_lines(found: dict[str, Any]) -> list[str]:
     """Return what a dry run has found, one line for each subject."""
     cost, access, queue = found["cost"], found["access"], found["queue"]

@@ -32,7 +32,12 @@ def submit(
         float | None, typer.Option(min=0, help="… once the check has run for this many seconds.  [45]")
     ] = None,
     silence_seconds: Annotated[
-        float | None, typer.Option(min=0, help="… or silence has lasted this many seconds; 0 = ignore silence.  [120]")
+        float | None,
+        typer.Option(
+            min=0,
+            help="… or silence has lasted this many seconds; 0 = ignore silence.  [what is unusual for the model; 120 "
+            "until that is measured]",
+        ),
     ] = None,
     delay_model: Annotated[str | None, typer.Option(help="… with this model instead of the provider's choice.")] = None,
     fallback: Annotated[

@@ -102,6 +102,12 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     if rows:
         print()
         print_columns(("FAMILY", "STATE", "REQUESTS", "CHECKED", "SUSPECTED", "BLOCKED"), rows)
+    for row in body.get("silences", ()):
+        usual = f"usual {row['usual_seconds']:g} s, " if row["usual_seconds"] is not None else ""
+        print(
+            f"silence  {clean(row['model'])}: a check is suspected after {row['after_seconds']:g} s "
+            f"({usual}{row['samples']} calls measured, {row['suspected']} suspected)"
+        )
 
 
 def _limited_model(row: dict[str, Any]) -> str:

@@ -94,6 +94,10 @@ def _endpoints(rows: list[dict[str, Any]]) -> None:
         return
     cells = [(r["id"], r["state"], r["payload"], str(len(r["events"])), clean(r["url"])) for r in rows]
     print_columns(("ID", "STATE", "PAYLOAD", "EVENTS", "URL"), cells)
+    for row in rows:
+        if since := row.get("failing_since"):
+            due = f"; is disabled at {row['disables_at']} unless one is acknowledged" if row["disables_at"] else ""
+            print(f"{row['id']} has acknowledged nothing since {since} ({row['failed_tries']} tries){due}")
 
 
 def _messages(rows: list[dict[str, Any]]) -> None:

@@ -29,7 +29,7 @@ from .errors import (
 from .models import Event, Job
 from .policy import OnDelay, Policy
 from .requests import Filters, NewJob
-from .responses import Message, Model, Page, Status
+from .responses import Explanation, JobGroup, Message, Model, Page, Status
 from .retry import Retries
 from .sync_client import Vigil
 
@@ -40,9 +40,11 @@ __all__ = [
     "Conflict",
     "ConnectionFailed",
     "Event",
+    "Explanation",
     "Filters",
     "Forbidden",
     "Job",
+    "JobGroup",
     "Message",
     "Misconfigured",
     "Model",

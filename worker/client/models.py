@@ -32,6 +32,7 @@ from .enums import (
     RetryModelState,
     SafetyState,
 )
+from .outcome_models import Billed, Consent, Offer
 from .policy import Priority
 from .waiting import QueuePlace, WaitingFor
 
@@ -151,15 +152,6 @@ class Safety(ApiModel):
     next_action: NextAction | None = None
 
 
-class Offer(ApiModel):
-    """An open offer of a faster model; `Vigil.retry` accepts it."""
-
-    SHOWN = ("model", "until")
-    model: str
-    since: datetime | None = None
-    until: datetime | None = None
-
-
 class Hold(ApiModel):
     """Why the job is on hold."""
 
@@ -247,6 +239,7 @@ class Attempt(ApiModel):
     started_at: datetime | None = None
     first_event_at: datetime | None = None
     first_output_at: datetime | None = None
+    longest_silence_seconds: float | None = None
     finished_at: datetime | None = None
     http_status: int | None = None
     processing_ms: int | None = None
@@ -298,17 +291,21 @@ class Job(ApiModel):
     draft_state: Open[DraftState] | None = None
     refusal: str | None = None
     input_changes: InputChanges | None = None
+    unfiltered: bool = False
     usage: Usage | None = None
     cost: Cost | None = None
     cost_reason: Open[Literal["price_unknown"]] | None = None
+    billed: Billed | None = None
     safety: Safety = Safety()
     offer: Offer | None = None
+    consent: Consent | None = None
     hold: Hold | None = None
     attempts: tuple[Attempt, ...] = ()
     error: JobError | None = None
     webhook: JobWebhook | None = None
     metadata: dict[str, str] = {}
     rerun_of: str | None = None
+    group: str | None = None
     content: Open[ContentState] = "kept"
     content_removed_at: datetime | None = None
     unreadable: tuple[str, ...] = ()

@@ -52,6 +52,7 @@ class Filters(TypedDict, total=False):
     metadata: Mapping[str, str]
     request_id: str
     response_id: str
+    group: str
     created_after: datetime | str
     created_before: datetime | str
     limit: int
@@ -95,13 +96,22 @@ def submit(job: NewJob, idempotency_key: str, wait: float = 0) -> ApiRequest[mod
     return ApiRequest("POST", "/v1/jobs", reader, _dumps(body), headers, seconds=RESPONSE_TIMEOUT_S + wait)
 
 
-def batch(jobs: Sequence[NewJob], idempotency_key: str) -> ApiRequest[list[responses.BatchRow]]:
+def batch(
+    jobs: Sequence[NewJob], idempotency_key: str, group: str | None = None, *, all_or_nothing: bool = False
+) -> ApiRequest[list[responses.BatchRow]]:
     """Build the request that submits many jobs; one without a key of its own gets one derived from the batch's."""
-    body = {"jobs": [{name: _to_json(value) for name, value in job.items()} for job in jobs]}
+    body: dict[str, object] = {"jobs": [{name: _to_json(value) for name, value in job.items()} for job in jobs]}
+    body |= {"group": group} if group is not None else {}
+    body |= {"all_or_nothing": True} if all_or_nothing else {}
     headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
     return ApiRequest(
         "POST", "/v1/jobs/batch", _BATCH_ROWS.validate_python, _dumps(body), headers, seconds=4 * RESPONSE_TIMEOUT_S
     )
+
+
+def group(name: str) -> ApiRequest[responses.JobGroup]:
+    """Build the request for the counts of a group of jobs."""
+    return ApiRequest("GET", f"/v1/groups/{quote(name, safe='')}", responses.JobGroup.model_validate)
 
 
 def get(job_id: str, wait: float = 0, seconds: float = RESPONSE_TIMEOUT_S) -> ApiRequest[models.Job]:
@@ -111,6 +121,11 @@ def get(job_id: str, wait: float = 0, seconds: float = RESPONSE_TIMEOUT_S) -> Ap
     """
     path = _job(job_id) + (f"?wait={wait:.3f}" if wait else "")
     return ApiRequest("GET", path, models.Job.model_validate, seconds=wait + seconds)
+
+
+def why(job_id: str) -> ApiRequest[responses.Explanation]:
+    """Build the request that asks what became of a job."""
+    return ApiRequest("GET", _job(job_id, "/why"), responses.Explanation.model_validate)
 
 
 def cancel(job_id: str) -> ApiRequest[models.CancelledJob]:

@@ -23,6 +23,35 @@ class BatchRow(ApiModel):
     idempotent_replayed: bool = False
 
 
+class Explanation(ApiModel):
+    """What became of a job, for a person: `text` is one paragraph, made of the sentences after it."""
+
+    SHOWN = ("id", "status")
+    id: str
+    status: str
+    text: str
+    outcome: str = ""
+    calls: str | None = None
+    checks: str | None = None
+    substitution: str | None = None
+    notices: str | None = None
+    cost: str | None = None
+    advice: str | None = None
+
+
+class JobGroup(ApiModel):
+    """How a group of jobs stands: how many have each status, and how many have not ended (`open`)."""
+
+    SHOWN = ("id", "total", "open")
+    id: str
+    created_at: datetime
+    ended_at: datetime | None = None
+    total: int = 0
+    open: int = 0
+    counts: dict[str, int] = {}
+    urls: dict[str, str] = {}
+
+
 class Receipt(ApiModel):
     """One attempt to deliver a message."""
 
@@ -172,6 +201,17 @@ class Rates(ApiModel):
     window_seconds: int = 0
 
 
+class Silence(ApiModel):
+    """From when on silence of a model suggests a safety check, for jobs that give no `silence_seconds`."""
+
+    SHOWN = ("model", "after_seconds")
+    model: str
+    after_seconds: float
+    usual_seconds: float | None = None
+    samples: int = 0
+    suspected: int = 0
+
+
 class Status(ApiModel):
     """The state of queue, workers, account, circuits and pauses."""
 
@@ -184,6 +224,7 @@ class Status(ApiModel):
     circuits: tuple[dict[str, Any], ...] = ()
     pauses: tuple[dict[str, Any], ...] = ()
     pacing: Pacing = Pacing()
+    silences: tuple[Silence, ...] = ()
 
 
 Row = TypeVar("Row", bound=ApiModel)

@@ -28,7 +28,7 @@ from .protocol import (
     StreamSteps,
 )
 from .requests import ApiRequest, Filters, Method, NewJob
-from .responses import AuditRecord, BatchRow, Message, Model, Page, Status
+from .responses import AuditRecord, BatchRow, Explanation, JobGroup, Message, Model, Page, Status
 from .retry import Retries
 
 T = TypeVar("T")
@@ -76,9 +76,25 @@ class Vigil:
         key = job.get("idempotency_key") or self._new_key()
         return self._run(self._conversation.call(requests.submit(job, key, wait)))
 
-    def batch(self, jobs: Sequence[NewJob], *, idempotency_key: str | None = None) -> Sequence[BatchRow]:
-        """Submit up to 1,000 jobs and return one outcome for each, in order."""
-        return self._run(self._conversation.call(requests.batch(jobs, idempotency_key or self._new_key())))
+    def batch(
+        self,
+        jobs: Sequence[NewJob],
+        *,
+        idempotency_key: str | None = None,
+        group: str | None = None,
+        all_or_nothing: bool = False,
+    ) -> Sequence[BatchRow]:
+        """Submit up to 1,000 jobs and return one outcome for each, in order.
+
+        `group`: the group that they join; without it they get one of their own, which each job names. With
+        `all_or_nothing` the batch raises ApiError if one job is refused, and none is accepted.
+        """
+        request = requests.batch(jobs, idempotency_key or self._new_key(), group, all_or_nothing=all_or_nothing)
+        return self._run(self._conversation.call(request))
+
+    def group(self, name: str) -> JobGroup:
+        """Return how many jobs of the group have each status; `list(group=name)` returns its jobs."""
+        return self._run(self._conversation.call(requests.group(name)))
 
     def get(self, job_id: str) -> Job:
         """Return the job as it is now."""
@@ -97,6 +113,10 @@ class Vigil:
         Text comes as `job.output.delta` events, from character `offset` on.
         """
         return self._stream(self._conversation.events(job_id, after, offset))
+
+    def why(self, job_id: str) -> Explanation:
+        """Return what became of the job, in one paragraph for a person."""
+        return self._run(self._conversation.call(requests.why(job_id)))
 
     def cancel(self, job_id: str) -> CancelledJob:
         """Request that the job stops, and return it. A second request changes nothing."""

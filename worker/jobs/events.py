@@ -134,6 +134,7 @@ class AttemptFinished(Fact):
     sequence: int | None = None
     first_output_at: datetime | None = None
     input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
+    longest_silence_seconds: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class CheckStarted(Fact):
@@ -175,14 +176,17 @@ class OfferMade(Fact):
     TYPE = "job.offer.made"
     model: str
     until: datetime | None = None
+    policy_version: int | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class OfferAccepted(Fact):
-    """The app accepted."""
+    """The app accepted: who, and by which version of the delay policy and which terms the offer was made."""
 
     TYPE = "job.offer.accepted"
     model: str
     by: str
+    policy_version: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    terms_digest: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class OfferExpired(Fact):
@@ -272,9 +276,11 @@ class Cancelled(Fact):
 
     TYPE = "job.cancelled"
     upstream_under_way: bool
-    billed: bool
+    billed: bool  # what was running may be billed
     error: JobError | None = None
     by: str | None = None  # the key that cancelled a waiting job; for a running job the request's event has it
+    bill: Literal["yes", "no", "unknown"] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Whether the provider bills what was running, as far as it said."""
 
 
 class Expired(Fact):

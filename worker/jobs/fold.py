@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from worker.jobs import events as ev, time_order
 from worker.jobs.account_name import DEFAULT_ACCOUNT, is_missing_account
 from worker.jobs.errors import AlreadySettled, IllegalEvent
-from worker.jobs.record import ACCOUNT_SCHEMA, Attempt, Check, Hold, Job, Offer
+from worker.jobs.offers import Consent, Offer
+from worker.jobs.record import ACCOUNT_SCHEMA, Attempt, Check, Hold, Job
 from worker.jobs.states import (
     DELIVERED,
     TRANSITIONS,
@@ -123,10 +124,11 @@ def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901,
         case ev.OfferMade():
             _require(job.status in UNDER_WAY and job.offer is None, event, "no offer fits here")
             since = time_order.not_before(event.at, job.created_at, job.started_at)
-            return job.evolve(offer=Offer(model=fact.model, since=since, until=fact.until))
+            offer = Offer(model=fact.model, since=since, until=fact.until, policy_version=fact.policy_version)
+            return job.evolve(offer=offer)
         case ev.OfferAccepted():
             _require(job.offer is not None and job.offer.model == fact.model, event, "there is no such offer")
-            return job.evolve(offer=None, accepted=fact.model)
+            return job.evolve(offer=None, accepted=fact.model, consent=_consent(job, event, fact))
         case ev.OfferExpired():
             _require(job.offer is not None, event, "there is no offer")
             return job.evolve(offer=None)
@@ -144,6 +146,15 @@ def _apply_fact(job: Job, event: ev.Event, fact: ev.Fact) -> Job:  # noqa: C901,
             return job.evolve(draft_withdrawn=True)
         case _:
             return _settle(job, event, fact)
+
+
+def _consent(job: Job, event: ev.Event, fact: ev.OfferAccepted) -> Consent | None:
+    """Return the record of the app's consent; None for an event of a release that kept none."""
+    if job.offer is None or fact.terms_digest is None:
+        return None
+    at = time_order.not_before(event.at, job.offer.since)
+    version, digest = fact.policy_version, fact.terms_digest
+    return Consent(model=fact.model, by=fact.by, at=at, policy_version=version, terms_digest=digest)
 
 
 def _has_blocked_attempt(job: Job) -> bool:

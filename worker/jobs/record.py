@@ -15,7 +15,8 @@ from pydantic_core import PydanticCustomError
 
 from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.frozen import Stored
-from worker.jobs.spec import Policy, Priority
+from worker.jobs.offers import Consent, Offer
+from worker.jobs.spec import MEASURED, SILENCE, Policy, Priority
 from worker.jobs.states import (
     DELIVERED,
     TERMINAL,
@@ -210,6 +211,7 @@ class Attempt(Stored):
     cost_as_requested: Decimal | None = Field(default=None, exclude_if=lambda value: value is None)
     """What the same tokens cost at the prices of the requested model; only where another one served."""
     input_transformations: tuple[InputTransformation, ...] = Field(default=(), exclude_if=lambda value: not value)
+    longest_silence_seconds: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Hold(Stored):
@@ -221,14 +223,6 @@ class Hold(Stored):
     by: str | None = None  # the key that paused it; None for a circuit
     provider: ProviderError | None = Field(default=None, exclude_if=lambda value: value is None)  # what it said
     account: str | None = Field(default=None, exclude_if=lambda value: value is None)  # not the default one
-
-
-class Offer(Stored):
-    """An open offer to run on a faster model."""
-
-    model: str
-    since: datetime
-    until: datetime | None = None
 
 
 class Job(Stored):
@@ -267,12 +261,13 @@ class Job(Stored):
     account_flagged: bool = False
     offer: Offer | None = None
     accepted: str | None = None  # the model of an accepted offer, until the holder has acted on it
+    consent: Consent | None = Field(default=None, exclude_if=lambda value: value is None)  # the last accepted offer
     hold: Hold | None = None
     draft_attempt: int | None = None
     draft_withdrawn: bool = False
     error: JobError | None = None
     cancel_requested_at: datetime | None = None
-    billed_on_cancel: bool | None = None
+    billed_on_cancel: bool | None = None  # what was running may be billed
     winner: int | None = None  # the attempt whose answer is the job's
     # the only change after the end: prompt and output are removed
     content_removed: Removal | None = None
@@ -290,6 +285,21 @@ class Job(Stored):
         """Return the id of the job that this one runs again, or None."""
         found = self.optional.get("rerun_of")
         return found if isinstance(found, str) else None
+
+    @property
+    def unfiltered(self) -> bool:
+        """Return whether an answer came although the provider's safety filter did not run."""
+        return any("unfiltered" in a.flags for a in self.attempts if a.outcome in DELIVERED)
+
+    @property
+    def group(self) -> str | None:
+        """Return the name of the group that its batch put it in, or None."""
+        return found if isinstance(found := self.optional.get("group"), str) else None
+
+    @property
+    def silence_is_measured(self) -> bool:
+        """Return whether silence is judged by what is usual for the model: the app gave no `silence_seconds`."""
+        return self.optional.get(SILENCE) == MEASURED
 
     @property
     def rerun_root(self) -> str | None:

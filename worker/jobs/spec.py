@@ -6,9 +6,9 @@ Input from outside, so the models are strict, frozen and refuse unknown fields. 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo, WithJsonSchema
 
 Action = Literal["wait", "offer", "switch", "race", "draft"]
 Priority = Literal["low", "default", "high"]
@@ -39,13 +39,21 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
 
+SILENCE: Final = "silence"
+MEASURED: Final = "measured"
+"""The member of a job's `optional` that says that its app left `silence_seconds` out, and its value."""
+
+
 class OnDelay(Spec):
     """What to do when a safety check delays the answer."""
 
     action: Action = "offer"
     after_seconds: Seconds = 45.0
     silence_seconds: Seconds = 120.0
-    """Silence after which the rule acts as on a check; 0 = never act on silence."""
+    """Silence after which the rule acts as on a check; 0 = never act on silence.
+
+    Left out: 120 until 200 calls of the model were measured, then what is unusual for it.
+    """
     model: ModelName | None = None
     """None = the provider's retry_model, else the fast tier of the same family."""
 
@@ -61,3 +69,9 @@ class Policy(Spec):
     queue_deadline_seconds: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = None
     run_deadline_seconds: Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)] = 3600.0
     max_cost_usd: Money | None = None
+
+
+def optional_fields(policy: Policy, group: str | None) -> dict[str, JsonValue]:
+    """Return what the record of a new job keeps of its request that older releases may ignore."""
+    silence = {} if "silence_seconds" in policy.on_delay.model_fields_set else {SILENCE: MEASURED}
+    return {**silence, **({"group": group} if group is not None else {})}

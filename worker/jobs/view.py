@@ -17,8 +17,10 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
 from worker.jobs.account_name import CIRCUIT, DEFAULT_ACCOUNT
+from worker.jobs.billed import billed_view
 from worker.jobs.catalogue import dollars
 from worker.jobs.input_changes import input_changes
+from worker.jobs.offer_terms import offer_view
 from worker.jobs.record import Attempt, Block, Check, Hold, Job, Usage
 from worker.jobs.running_check import check_message, next_action
 from worker.jobs.states import Outcome, Status
@@ -117,9 +119,11 @@ def job_view(
         "draft_state": draft_state,
         "refusal": done.get("refusal"),
         "input_changes": input_changes(job),
+        "unfiltered": job.unfiltered,
         "usage": _job_usage(job),
         "cost": cost,
         "cost_reason": "price_unknown" if cost is None else None,
+        "billed": billed_view(job),
         "safety": {
             "state": _text(job.safety_state),
             "checks": [_check(check) for check in job.checks],
@@ -129,13 +133,15 @@ def job_view(
             "message": check_message(job),
             "next_action": next_action(job),
         },
-        "offer": job.offer,
+        "offer": offer_view(job),
+        "consent": job.consent,
         "hold": _hold(job.hold),
         "attempts": [_attempt(a, answer) for a in job.attempts],
         "error": job.error,
         "webhook": {"url": hook["url"], "state": webhook_state or "pending"} if hook else None,
         "metadata": private.get("metadata") or {},
         "rerun_of": job.rerun_of,
+        "group": job.group,
         "content": "locked" if LOCKED in private else job.content_removed or "kept",
         "unreadable": list(private.get(LOCKED, ())),
         "content_removed_at": job.content_removed_at,
@@ -256,6 +262,7 @@ def _attempt(attempt: Attempt, answer: dict[str, Any]) -> AttemptView:
         "started_at": attempt.started_at,
         "first_event_at": attempt.first_event_at,
         "first_output_at": attempt.first_output_at,
+        "longest_silence_seconds": attempt.longest_silence_seconds,
         "finished_at": attempt.finished_at,
         "http_status": attempt.http_status,
         "processing_ms": attempt.processing_ms,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on only
 
+from worker.jobs.offers import Consent
 from worker.jobs.record import (
     AppliedPrice,
     BlockCategory,
@@ -23,7 +24,6 @@ from worker.jobs.record import (
     InputTransformation,
     JobError,
     Misalignment,
-    Offer,
 )
 from worker.jobs.spec import Priority
 from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, RetryModelState, SafetyState, Status
@@ -149,6 +149,21 @@ class WaitingForView(TypedDict):
     """About when its turn comes, as far as the limit's rate tells; null where that is not known."""
 
 
+@documented
+class OfferView(TypedDict):
+    """An open offer to run on a faster model."""
+
+    model: str
+    since: datetime
+    until: datetime | None
+    message: str
+    """What happens if it is accepted, in one sentence."""
+    policy_version: int | None
+    """The version of the delay policy that made it."""
+    terms_digest: str
+    """The digest of sentence, models, time and delay rule: an accepted offer's `consent` names the same."""
+
+
 class JobHoldView(TypedDict):
     """A wait that an open circuit or a pause imposes."""
 
@@ -224,6 +239,8 @@ class AttemptView(TypedDict):
     started_at: datetime
     first_event_at: datetime | None
     first_output_at: datetime | None
+    longest_silence_seconds: float | None
+    """The longest time without output; null while it runs, or if a worker took it up later."""
     finished_at: datetime | None
     http_status: int | None
     processing_ms: int | None
@@ -256,6 +273,19 @@ class InputChangesView(TypedDict):
     removed: int
     """How many items."""
     reasons: list[str]
+    message: str
+
+
+@documented
+class BilledView(TypedDict):
+    """Whether the provider bills what ran when a job was cancelled."""
+
+    state: Literal["yes", "no", "unknown"]
+    """unknown: the provider did not say what it had used; its usage page tells."""
+    cost: Money | None
+    """What that costs, a part of the job's `cost`; null if it is not known."""
+    estimated: bool
+    """Vigil counted tokens itself, because the provider did not."""
     message: str
 
 
@@ -309,12 +339,18 @@ class JobView(TypedDict):
     """The model's own refusal, which is an answer."""
     input_changes: InputChangesView | None
     """Null if the provider removed nothing."""
+    unfiltered: bool
+    """The provider answered although its safety filter was not available: the answer was not filtered."""
     usage: JobUsageView | None
     cost: CostView | None
     cost_reason: Literal["price_unknown"] | None
     """Why `cost` is null."""
+    billed: BilledView | None
+    """Of a cancelled job only: whether the provider bills what was running."""
     safety: SafetyView
-    offer: Offer | None
+    offer: OfferView | None
+    consent: Consent | None
+    """Who accepted an offer, when, and the terms that it was shown with."""
     hold: JobHoldView | None
     attempts: list[AttemptView]
     error: JobError | None
@@ -322,6 +358,8 @@ class JobView(TypedDict):
     metadata: dict[str, str]
     rerun_of: str | None
     """The job that this one runs again."""
+    group: str | None
+    """The group of its batch."""
     content: Literal["kept", "deleted", "not_stored", "locked"]
     """Whether input and output are still stored; locked: some of it can't be read."""
     unreadable: list[UnreadablePart]

@@ -165,6 +165,7 @@ class AttemptState:
         deltas: int,
         output_seen: bool,
         resumable: bool,
+        longest_silence: float | None = None,
     ) -> AttemptVerdict:
         """Return everything as the verdict. Only a delivered outcome has output (promises P2, P7)."""
         delivered = outcome in DELIVERED
@@ -197,6 +198,7 @@ class AttemptState:
             deltas_counted=deltas,
             first_output_seen=output_seen,
             resumable=resumable and self.response_id is not None,
+            longest_silence=longest_silence,
             input_transformations=event.input_transformations if event else (),
         )
 

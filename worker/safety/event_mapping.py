@@ -202,6 +202,7 @@ def attempt_finished(
         sequence=verdict.sequence,
         first_output_at=(attempt.first_output_at or now) if verdict.first_output_seen else None,
         input_transformations=verdict.input_transformations,
+        longest_silence_seconds=None if verdict.longest_silence is None else round(verdict.longest_silence, 3),
     )
 
 

@@ -7,7 +7,8 @@ monotonic seconds. It must not depend on the record or the provider.
     what is open                     | due at                                  | stated reason
     a signalled check                | its start + after_seconds               | safety_check_delay
     silence on a model that may be   | its start + silence_seconds (0 = never) | silence
-    checked                          |                                         |
+    checked                          | or, unless the app set them, what is    |
+                                     | unusual for the model (`silence.py`)    |
 
 A signalled check is acted on before `after_seconds` where waiting for its end will probably miss the job's deadline:
 how long checks of this family last is measured (`hold_times`). `after_seconds` is the latest time in every case.
@@ -32,7 +33,7 @@ __all__ = [
     "RaceAction", "Situation", "SwitchAction", "WaitAction", "decide", "faster_model", "plan",
 ]  # fmt: skip
 
-POLICY_VERSION: Final = 2
+POLICY_VERSION: Final = 3
 """Rises with each change of what `decide` or `faster_model` returns; the trail records the version of a decision."""
 
 
@@ -52,6 +53,7 @@ class Situation:
     settled: bool = False
     output_seen: bool = False  # changes nothing: a check may begin in mid-output, and only the winner's text counts
     deadline: float | None = None  # when the job expires
+    silence_seconds: float | None = None  # what is unusual for the model; None = the rule's own silence_seconds
     holds: HoldTimes = field(default_factory=HoldTimes)  # how long checks of the model's family lasted
 
 
@@ -175,4 +177,5 @@ def _silence_due(rule: OnDelay, situation: Situation) -> Plan | None:
     """Return when the rule acts on silence, or None if it doesn't."""
     if situation.silent_since is None or not situation.checked or rule.silence_seconds <= 0 or rule.action == "wait":
         return None
-    return Plan(rule.action, situation.silent_since + rule.silence_seconds, "silence_seconds")
+    after = rule.silence_seconds if situation.silence_seconds is None else situation.silence_seconds
+    return Plan(rule.action, situation.silent_since + after, "silence_seconds")

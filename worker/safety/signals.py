@@ -101,6 +101,7 @@ class AttemptVerdict:
     first_output_seen: bool = False
     resumable: bool = False  # the connection ended, the response has an id and may go on
     input_transformations: tuple[InputTransformation, ...] = ()
+    longest_silence: float | None = None  # seconds without output; None if its beginning was not watched
 
 
 @dataclass(frozen=True, slots=True)

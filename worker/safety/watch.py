@@ -50,8 +50,8 @@ class AttemptWatch:
 
     __slots__ = (
         "_any_event", "_checked", "_checks", "_cursor", "_error", "_error_due_at", "_first_event_reported", "_flags",
-        "_last", "_limits", "_on_fast_path", "_opened", "_output_seen", "_pending", "_resume_floor", "_silent_since",
-        "_start", "_state", "_verdict", "characters", "deltas", "late_events",
+        "_last", "_longest_silence", "_on_fast_path", "_opened", "_output_seen", "_pending", "_resume_floor",
+        "_silent_since", "_start", "_state", "_verdict", "characters", "deltas", "late_events", "limits",
     )  # fmt: skip
 
     def __init__(
@@ -74,12 +74,13 @@ class AttemptWatch:
         `checked`: additional checks are known for this model. `cursor`, `event_seen`, `output_seen`, `check` (the
         open one), `resumed`: what the record already says when a dead worker's attempt is taken up.
         """
-        self._checked, self._limits = checked, limits or WatchLimits()
+        self._checked, self.limits = checked, limits or WatchLimits()
         self._checks, self._error = Checks(check), PendingError()
         self._state = AttemptState(model, aliases or {}, service_tier, resumed)
         self._start = self._last = now
         # since when no output has come, from the call on, because gateways hold back even the headers; None: not judged
         self._silent_since: float | None = now
+        self._longest_silence = math.nan if event_seen else 0.0  # not known of a call that another worker began
         self._any_event = self._opened = self._on_fast_path = False
         self._first_event_reported = event_seen
         self._output_seen = output_seen
@@ -121,10 +122,6 @@ class AttemptWatch:
         """Return whether a block was reported, even before the terminal event."""
         return self._error.block is not None or (self._verdict is not None and self._verdict.block is not None)
 
-    def is_stale(self, sequence: int | None) -> bool:
-        """Return whether a resumed stream repeats an event that was seen before the cut."""
-        return sequence is not None and sequence <= self._resume_floor
-
     def delta(self, sequence: int | None, now: float, length: int = 0) -> DeltaEffect | None:
         """Record a delta that is not empty: the fast path, called for every delta.
 
@@ -139,6 +136,9 @@ class AttemptWatch:
                 self._cursor = sequence
             else:
                 self._advance(sequence)
+        since = self._silent_since
+        if since is not None and now - since > self._longest_silence:
+            self._longest_silence = now - since
         self._last = self._silent_since = now
         self.deltas += 1
         self.characters += length
@@ -156,7 +156,7 @@ class AttemptWatch:
             return []
         self._any_event, self._last = True, now
         sequence = None if isinstance(event, Opened | Rejected | Closed | Served | Flagged) else event.sequence
-        if not isinstance(event, Terminal) and self.is_stale(sequence):
+        if not isinstance(event, Terminal) and sequence is not None and sequence <= self._resume_floor:
             return self.take_signals()
         if sequence is not None:
             self._advance(sequence)
@@ -170,11 +170,11 @@ class AttemptWatch:
         if self._verdict is None:
             pending = self._error.failure
             if pending is not None and now >= min(self._error_due_at, self._idle_deadline()):
-                self._fail(pending)
+                self._end(pending)
             elif now >= self._idle_deadline():
                 if self._checks.open:
                     self._flags.add("in_check")
-                self._fail(classify.silent(first_event=not self._any_event))
+                self._end(classify.silent(first_event=not self._any_event))
             elif now >= self._suspect_at():
                 self._pending += self._checks.suspect()
                 self._on_fast_path = False
@@ -194,7 +194,7 @@ class AttemptWatch:
         """Restart the idle timers, because the response is looked at again before anything is decided."""
         self._any_event, self._last = True, now
         if self._error.failure is not None:
-            self._error_due_at = now + self._limits.after_fault
+            self._error_due_at = now + self.limits.after_fault
 
     def next_tick(self) -> float:
         """Return the monotonic time at which `tick` must be called next; infinity after the end."""
@@ -210,11 +210,11 @@ class AttemptWatch:
         if self._verdict is not None:
             return []
         if self._error.block is not None:
-            self._fail(self._error.block)
+            self._end(self._error.block)
         elif outcome in STOPPED_BY_VIGIL:
-            self._end(outcome, None)
+            self._end(outcome)
         else:
-            self._fail(Failure(outcome, "run_deadline" if outcome is Outcome.TIMED_OUT else outcome.value, "us"))
+            self._end(Failure(outcome, "run_deadline" if outcome is Outcome.TIMED_OUT else outcome.value, "us"))
         return self.take_signals()
 
     # -- events
@@ -261,11 +261,11 @@ class AttemptWatch:
                 self._pending += self._state.rejected(event)
                 failure = classify.rejected(event, after_output=self._output_seen)
                 gone = event.on == "create" or failure.outcome in (Outcome.LOST, Outcome.BLOCKED)
-                self._fail(self._error.update(failure, weight(event.problem)), may_go_on=not gone)
+                self._end(self._error.update(failure, weight(event.problem)), may_go_on=not gone)
             case Closed():
                 if event.how == "cut" and not event.opened and not self._opened:
                     self._flags.add(UNANSWERED)
-                self._fail(self._error.failure or classify.closed(event, opened=self._opened))
+                self._end(self._error.failure or classify.closed(event, opened=self._opened))
             case _:
                 assert_never(event)
 
@@ -275,7 +275,7 @@ class AttemptWatch:
             event, http_status=state.http_status, request_id=state.request_id, after_output=self._output_seen
         )
         self._error.update(failure, weight(event.problem))
-        self._error_due_at = now + self._limits.after_fault
+        self._error_due_at = now + self.limits.after_fault
         self._on_fast_path = False
         if self._error.block is not None:
             self._pending += self._checks.close(CheckEnd.BLOCKED)
@@ -288,16 +288,16 @@ class AttemptWatch:
             event, http_status=state.http_status, request_id=state.request_id, after_output=self._output_seen
         )
         if failure is not None:
-            self._fail(pending.update(failure, weight(event.problem, event.incomplete_reason)), event)
+            self._end(pending.update(failure, weight(event.problem, event.incomplete_reason)), event)
             return
         if pending.failure is not None:
             self._flags.add("terminal_conflict")
         if pending.block is not None:
-            self._fail(pending.block, event)
+            self._end(pending.block, event)
         elif event.status == "incomplete":
-            self._end(Outcome.INCOMPLETE, None, event)
+            self._end(Outcome.INCOMPLETE, event)
         else:
-            self._end(Outcome.REFUSED if state.refused else Outcome.COMPLETED, None, event)
+            self._end(Outcome.REFUSED if state.refused else Outcome.COMPLETED, event)
 
     def _status(self, kind: str, now: float) -> None:
         """Count silence from when the response runs: a queued one is silent by nature."""
@@ -308,11 +308,9 @@ class AttemptWatch:
 
     def _after_end(self, event: StreamEvent) -> None:
         self._count_late()
-        done = self._verdict
-        if isinstance(event, Terminal) and done is not None:
-            delivered = event.status in ("completed", "incomplete")
-            if delivered != (done.outcome in DELIVERED):
-                self._flag_late("terminal_conflict")
+        done, delivered = self._verdict, isinstance(event, Terminal) and event.status in ("completed", "incomplete")
+        if isinstance(event, Terminal) and done is not None and delivered != (done.outcome in DELIVERED):
+            self._flag_late("terminal_conflict")
 
     # -- small parts
 
@@ -322,9 +320,14 @@ class AttemptWatch:
         self._cursor = max(self._cursor, sequence)
 
     def _output(self, now: float) -> None:
+        self._end_silence(now)
         self._silent_since = now
         if not self._on_fast_path:
             self._slow_path()
+
+    def _end_silence(self, now: float) -> None:
+        if self._silent_since is not None and now - self._silent_since > self._longest_silence:
+            self._longest_silence = now - self._silent_since
 
     def _slow_path(self) -> DeltaEffect | None:
         """Handle output that comes first, or while a check or an error is open."""
@@ -340,7 +343,7 @@ class AttemptWatch:
         if self._error.failure is None:
             self._on_fast_path = True
         elif self._error.block is None:  # the stream goes on after an error event, so that was not the end
-            self._error_due_at = self._last + self._limits.after_fault
+            self._error_due_at = self._last + self.limits.after_fault
         return "signals" if self._pending else None
 
     def _first_event(self) -> None:
@@ -351,18 +354,16 @@ class AttemptWatch:
     def _idle_deadline(self) -> float:
         """Return when silence is too long."""
         if not self._any_event:
-            return self._start + self._limits.first_event
+            return self._start + self.limits.first_event
         signalled = self._checks.evidence is Evidence.SIGNALLED
-        return self._last + (max(self._limits.idle, self._limits.check_idle) if signalled else self._limits.idle)
+        return self._last + (max(self.limits.idle, self.limits.check_idle) if signalled else self.limits.idle)
 
     def _suspect_at(self) -> float:
         """Return when silence suggests a check; never while one is open or an error is pending."""
-        after = self._limits.suspect_after
-        if after is None or not self._checked or self._silent_since is None:
+        after, since = self.limits.suspect_after, self._silent_since
+        if after is None or since is None or not self._checked or self._checks.open or self._error.failure is not None:
             return math.inf
-        if self._checks.open or self._error.failure is not None:
-            return math.inf
-        return self._silent_since + after
+        return since + after
 
     def _count_late(self) -> None:
         self.late_events += 1
@@ -374,17 +375,14 @@ class AttemptWatch:
 
     # -- the end
 
-    def _fail(self, failure: Failure, event: Terminal | None = None, *, may_go_on: bool = False) -> None:
-        self._end(failure.outcome, failure, event, may_go_on=may_go_on)
-
-    def _end(
-        self, outcome: Outcome, failure: Failure | None, event: Terminal | None = None, *, may_go_on: bool = False
-    ) -> None:
+    def _end(self, end: Failure | Outcome, event: Terminal | None = None, *, may_go_on: bool = False) -> None:
+        failure, outcome = (end, end.outcome) if isinstance(end, Failure) else (None, end)
         if failure is not None and self._checks.evidence is Evidence.SIGNALLED and self._error.unexplained:
             failure = classify.after_check(failure)
         self._pending += self._checks.close(CHECK_ENDS.get(outcome, CheckEnd.FAILED))
         self._pending += self._checks.flush()
         self._on_fast_path = False
+        self._end_silence(self._last)
         error_reported = self._error_due_at < math.inf
         self._verdict = self._state.verdict(
             outcome,
@@ -395,5 +393,6 @@ class AttemptWatch:
             deltas=max(self.deltas, math.ceil(self.characters / CHARACTERS_PER_TOKEN)),
             output_seen=self._output_seen,
             resumable=(outcome in MAY_RUN_ON or may_go_on) and not error_reported,
+            longest_silence=None if math.isnan(self._longest_silence) else self._longest_silence,
         )
         self._pending.append(AttemptEnded(self._verdict))

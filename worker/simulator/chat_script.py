@@ -12,7 +12,7 @@ from typing import Any
 
 from . import prose
 from .buffering import buffering, with_duplicate_keys
-from .error_forms import error_object, fields_beside, moderation, planned_error
+from .error_forms import error_object, fields_beside, filter_down, moderation, planned_error
 from .errors import ErrorShape, envelope
 from .output_items import OutputItem, output_items
 from .plan import Plan
@@ -79,6 +79,10 @@ class _Chat:
             return
         reason = self._reason(short=short, called=bool(calls))
         whole = self._whole(items, reason, sent)
+        if self.plan.unfiltered:  # as Azure was seen to: in a chunk of its own, under the singular name
+            choice = {"index": 0, "delta": {}, "finish_reason": None, "content_filter_results": {}}
+            choice["content_filter_result"] = filter_down()["content_filter_results"]
+            yield Step(0.0, chat_frame({**self._base(), "choices": [choice]}))
         yield self._chunk({}, reason, whole=whole)
         if ask.include_usage:
             yield Step(0.0, chat_frame({**self._base(), "choices": [], "usage": whole["usage"]}))
@@ -127,6 +131,7 @@ class _Chat:
             else:
                 message["content"] = text
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        choice |= filter_down() if self.plan.unfiltered else {}
         counted = chat_usage(self.ask.input_tokens, sent, self.thought)
         return {**self._base("chat.completion"), "choices": [choice], "usage": counted}
 

@@ -46,6 +46,12 @@ def fields_beside(error: ErrorShape, form: str) -> Json:
     return {"status": error.status, "stream_id": "stream_sim01"} if form == "websocket" else {}
 
 
+def filter_down() -> Json:
+    """Return what stands in place of the results of a content filter that was not available."""
+    error = {"code": "content_filter_error", "message": "The contents are not filtered"}
+    return {"content_filter_results": {"error": error}}
+
+
 def moderation(*, blocked: bool) -> Json:
     """Return the moderation results of a response: scores, and whether the input was blocked for them.
 

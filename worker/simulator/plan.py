@@ -74,6 +74,7 @@ class Plan:
     odd: str = ""  # a shape of wire_shapes.py
     noise: bool = False  # comments, unknown types, an event without a type
     removed: int = 0  # reasoning items removed from the input
+    unfiltered: bool = False  # the provider's content filter was not available
     cache_write: int = 0  # input tokens written to the prompt cache
     # -- who serves
     served: str | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import prose
 from .buffering import buffering, with_duplicate_keys
-from .error_forms import error_object, fields_beside, moderation, planned_error
+from .error_forms import error_object, fields_beside, filter_down, moderation, planned_error
 from .errors import MISALIGNMENT, ErrorShape
 from .output_items import OutputItem, output_items
 from .plan import Plan
@@ -236,6 +236,8 @@ class _Script:
             more["service_tier"] = "flex"
         if plan.form == "moderation":
             more["moderation"] = moderation(blocked=False)
+        if plan.unfiltered:
+            more["content_filters"] = [{"blocked": False, "source_type": "completion", **filter_down()}]
         if plan.removed:
             rows = [{"type": "reasoning", "action": "removed", "reason": "model_mismatch"}] * plan.removed
             more["input_transformations"] = [{"id": f"rs_sim{at}", **row} for at, row in enumerate(rows)]

@@ -91,6 +91,13 @@ BLOCK_SCENARIOS: Final[tuple[Scenario, ...]] = (
         spares_fast_tier=True,
     ),
     Scenario(
+        "filter_down",
+        "An answer although the content filter was not available, with its error in place of its results.",
+        {"unfiltered": True},
+        ("tokens", "rate"),
+        Expected(note="unfiltered: true"),
+    ),
+    Scenario(
         "input_removed",
         "An answer before which the provider removed reasoning items from the input.",
         {"removed": 2, "tokens": 3},

@@ -318,9 +318,8 @@ class Apps:
         require_end_user: bool | None = None,
         by: str = "operator",
     ) -> App:
-        """Change what is given, for every job that is claimed from now on; `default_…`: as the settings say.
-
-        Raises Refused for a value out of range and for an app that does not exist.
+        """Change what is given, for all jobs claimed from now on; `default_…`: as the settings say. Raises Refused
+        for a value out of range and for an app that does not exist.
         """
         app_limits.refuse_bad(weight, max_running, end_user_max)
         given: dict[str, Any] = {"weight": weight, "require_end_user": require_end_user}
@@ -387,9 +386,9 @@ def load_key(macs: RecordMacs, digest: str, raw: bytes) -> ApiKey:
 
 
 def _app_of(record: dict[str, Any]) -> App:
-    own = app_retention.load(json.dumps(record).encode())
+    own, required = app_retention.load(json.dumps(record).encode()), bool(record.get("require_end_user"))
     limits = (record.get("weight", 1.0), record.get("max_running"))
-    return App(record["name"], *limits, own, bool(record.get("require_end_user")), record.get("end_user_max"))
+    return App(record["name"], *limits, own, required, record.get("end_user_max"))
 
 
 def _refused(raw: bytes | None, error: RecordUnreadable) -> RefusedKey:

@@ -36,6 +36,7 @@ TARGETS: Final = "vigil:targets"
 SENDING: Final = "vigil:sending"
 SEND_COUNTER: Final = "vigil:sends"
 TARGET_FAILURES: Final = "vigil:fails"
+FAILING_ENDPOINTS: Final = "vigil:failing"
 PAUSED_TARGETS: Final = "vigil:parked"
 TARGET_QUEUE: Final = "vigil:queue:"
 IN_FLIGHT: Final = "vigil:flying:"
@@ -116,6 +117,14 @@ def index(app: str, kind: str = "", value: str = "") -> str:
 
 def terms(app: str) -> str:
     return "vigil:terms:" + app
+
+
+def group(app: str, name: str) -> str:
+    return f"vigil:group:{app}:{name}"
+
+
+def grouped(app: str, name: str) -> str:
+    return f"vigil:grouped:{app}:{name}"
 
 
 def app_queue(app: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from worker.jobs import events as ev
+from worker.jobs.billed import bill_of
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
 from worker.safety import messages
@@ -15,6 +16,6 @@ CANCELLED_BY: Final = "quarantine"
 
 def quarantine_drafts(job: Job) -> list[EventDraft]:
     """Return the facts that cancel the job, as asked for by the quarantine."""
-    billed = any(attempt.response_id for attempt in job.attempts)
-    end = ev.Cancelled(upstream_under_way=False, billed=billed, error=messages.job_error("end_user_quarantined"))
+    bill = bill_of(job.attempts)
+    end = ev.Cancelled(upstream_under_way=False, **bill, error=messages.job_error("end_user_quarantined"))
     return [(ev.CancelRequested(by=CANCELLED_BY), None), (end, None)]

@@ -164,6 +164,8 @@ EVENTS: Final[dict[str, EventSpec]] = {
     # webhooks
     "webhook.tried": _row(DEBUG, "A message was sent once.", "result http_status seconds lag_seconds host attempts"),
     "webhook.gone": _row(WARNING, "A receiver has refused all further messages.", "host attempts"),
+    "webhook.endpoint_failing": _row(WARNING, "An endpoint acknowledges nothing and will be disabled.", "what"),
+    "webhook.endpoint_disabled": _row(WARNING, "An endpoint was disabled after days of failures.", "what"),
     "webhook.exhausted": _row(WARNING, "A message was given up.", "host attempts status"),
     "webhook.unmade": _row(ERROR, "A message could not be built.", "error at"),
     "webhook.fault": _row(ERROR, "A try failed with an internal error.", "error at"),

@@ -87,6 +87,14 @@ EVENTS: Final[dict[str, tuple[str, Issue]]] = {
         "answer-too-large",
         Issue("Answers are not kept: Redis does not take them ({reason})", "warning", "RedisMemoryFull", ("reason",)),
     ),
+    "webhook.endpoint_failing": (
+        "endpoint-failing",
+        Issue("A webhook endpoint fails and will be disabled", "warning", "WebhookDead", ("what",)),
+    ),
+    "webhook.endpoint_disabled": (
+        "endpoint-disabled",
+        Issue("A webhook endpoint was disabled", "warning", "WebhookDead", ("what",)),
+    ),
     "webhook.exhausted": ("webhook-dead", Issue("A webhook receiver is dead", "warning", "WebhookDead", ("host",))),
     "webhook.gone": (
         "webhook-gone",

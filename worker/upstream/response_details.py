@@ -18,6 +18,11 @@ _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _BLOCKED_WORDS: Final = frozenset({"block", "blocked", "withheld"})
 _SIDES: Final = ("input", "output")
 _MAX_RESULTS: Final = 16
+_FILTER_RESULTS: Final = ("content_filter_results", "content_filter_result")
+_FILTER_LISTS: Final = ("content_filters", "prompt_filter_results")
+_FILTER_NAMES: Final = frozenset((*_FILTER_RESULTS, *_FILTER_LISTS, "moderation"))
+UNFILTERED: Final = "unfiltered"
+"""The flag of an attempt whose answer came although the provider's safety filter did not run."""
 
 _BLOCKED_PREFIXES: Final = (
     "this request was blocked by our safety system",
@@ -107,6 +112,30 @@ def moderation_blocked(response: dict[str, Any]) -> bool:
                 return True
             if result.get("flagged") is True and "block" in (mode, result.get("mode")) and ended_badly:
                 return True
+    return False
+
+
+def is_unfiltered(holder: dict[str, Any]) -> bool:
+    """Return whether a response, a completion's chunk or one of its choices says that its safety filter did not run.
+
+    Azure's filter may be down or late: the answer comes all the same, and where its results would be is an error, under
+    the plural name or the singular one. Moderation that failed says so by its type.
+    """
+    if _FILTER_NAMES.isdisjoint(holder):
+        return False
+    for name in _FILTER_RESULTS:
+        if mapping(mapping(holder.get(name)).get("error")):
+            return True
+    for name in _FILTER_LISTS:
+        rows = holder.get(name)
+        if any(is_unfiltered(row) for row in (rows[:_MAX_RESULTS] if type(rows) is list else ()) if type(row) is dict):
+            return True
+    moderation = mapping(holder.get("moderation"))
+    for side in _SIDES if moderation else ():
+        results = moderation.get(side)
+        rows = results[:_MAX_RESULTS] if type(results) is list else [results]
+        if any(type(row) is dict and row.get("type") == "error" for row in rows):
+            return True
     return False
 
 

@@ -30,7 +30,7 @@ from worker.upstream.call_events import call_done, call_piece, call_started
 from worker.upstream.call_outcome import OUTCOME_KEYS, outcome_code
 from worker.upstream.content import ContentReader, output_text
 from worker.upstream.problems import is_block, is_empty_error, item_error, problem_in, problem_of
-from worker.upstream.response_details import buffering_object, input_transformations
+from worker.upstream.response_details import UNFILTERED, buffering_object, input_transformations, is_unfiltered
 from worker.upstream.tolerant_fields import identifier, mapping, non_negative, strings, text, text_or_number, usage_of
 from worker.upstream.wrapped_answer import shape_of
 
@@ -243,7 +243,7 @@ def _terminal(
         service_tier=text(snapshot.get("service_tier"), 32),
         carrier="incomplete" if status == "incomplete" else "response_failed",
         response_id=identifier(snapshot.get("id")),
-        flags=(*sorted(reading.flags), *counted.flags),
+        flags=(*sorted(reading.flags), *counted.flags, *((UNFILTERED,) if is_unfiltered(snapshot) else ())),
         input_transformations=input_transformations(snapshot),
     )
 

@@ -14,7 +14,7 @@ from worker.safety.stream import Created, Delta, Keepalive, ProviderProblem, Str
 from worker.upstream.call_outcome import outcome_code
 from worker.upstream.content import ContentReader
 from worker.upstream.problems import is_empty_error, problem_of
-from worker.upstream.response_details import moderation_blocked
+from worker.upstream.response_details import UNFILTERED, is_unfiltered, moderation_blocked
 from worker.upstream.surrogates import join_surrogates
 from worker.upstream.tolerant_fields import bounded_identifier, mapping, non_negative, text, text_or_number, usage_of
 from worker.upstream.tool_calls import ToolCalls
@@ -70,6 +70,8 @@ class ChatTranslator:
         counted = usage_of(data.get("usage"))
         self._usage = counted.usage or self._usage
         self._flags.update(counted.flags)
+        if is_unfiltered(data):
+            self._flags.add(UNFILTERED)
         choices = data.get("choices")
         if type(choices) is dict:
             choices = [choices]
@@ -141,6 +143,8 @@ class ChatTranslator:
         return words[0] if words else None
 
     def _choice(self, data: dict[str, Any]) -> list[StreamEvent]:
+        if is_unfiltered(data):
+            self._flags.add(UNFILTERED)
         number = non_negative(data.get("index"))
         if number is None:
             number = self._chosen_index or 0

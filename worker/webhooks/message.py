@@ -13,10 +13,11 @@ from typing import Any, Final, NamedTuple
 from typing_extensions import TypedDict
 
 from worker.jobs import ids
+from worker.jobs.billed import billed_view
 from worker.jobs.record import Block, Disclosure, Job, JobError
 from worker.jobs.states import SafetyState, Status
 from worker.jobs.view import dumps, job_urls, job_view
-from worker.jobs.view_schema import JobUrlsView, JobView, documented
+from worker.jobs.view_schema import BilledView, JobUrlsView, JobView, documented
 
 _TRUNCATED_REASON: Final = "max_output_tokens"
 _OPENAI_TYPES: Final = {
@@ -59,6 +60,10 @@ class ThinJobView(TypedDict):
     disclosure: Disclosure | None
     error: JobError | None
     safety: ThinSafetyView
+    unfiltered: bool
+    """The provider answered although its safety filter was not available."""
+    billed: BilledView | None
+    """Of a cancelled job only: whether the provider bills what was running."""
     urls: JobUrlsView
     metadata: dict[str, str]
 
@@ -141,6 +146,8 @@ def _thin(job: Job, event: WebhookEvent, private: dict[str, Any], base: str) -> 
             "block": job.block,
             "account_flagged": job.account_flagged,
         },
+        "unfiltered": job.unfiltered,
+        "billed": billed_view(job),
         "urls": job_urls(job, base),
         "metadata": private.get("metadata") or {},
     }

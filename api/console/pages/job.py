@@ -56,6 +56,7 @@ def job_values(shown: ShownJob, now: datetime) -> dict[str, Any]:
         "settled": job.settled,
         "cancel_requested_at": job.cancel_requested_at,
         "policy": job.policy.model_dump(mode="json"),
+        "silence_is_measured": job.silence_is_measured,
         "safety_identifier": job.safety_identifier,
         "key_id": job.key_id,
         "may_rerun": shown.may_rerun,

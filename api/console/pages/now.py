@@ -41,10 +41,11 @@ async def show_now(visit: Visit) -> Page:
     """Show the queue, the workers and the account."""
     parts = _parts(visit.context)
     found = dict(zip(parts, await asyncio.gather(*(_read(visit, *one) for one in parts.items())), strict=True))
-    status = DeploymentStatus(**{name: found[name].value for name in DeploymentStatus._fields})
     history, durations = found["waits"].value
+    read = {name: one.value for name, one in found.items()} | {"durations": durations}
+    status = DeploymentStatus(**{name: read[name] for name in DeploymentStatus._fields})
     values: dict[str, Any] = {
-        **status_view(status, visit.key),
+        **status_view(status, visit.key, visit.context.catalogue),
         "rate_chart": rate_chart(history),
         "hold_chart": histogram(durations.all_holds()),
         "call_chart": histogram(durations.calls()),

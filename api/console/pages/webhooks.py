@@ -12,12 +12,12 @@ from api.console.console_routes import ConsoleRoutes, Done
 from api.console.page_response import Page
 from api.console.visit import Form, Visit
 from api.jobs.acting import record_act
+from api.jobs.endpoint_views import endpoint_views
 from api.jobs.redelivery import redeliver_named
 from api.runtime.store_deadline import with_deadline
 from api.web.problems import Problem
 from worker.clock import from_ms, to_ms
 from worker.store.webhooks.delivery_log import MAX_REDELIVERED, TriedMessage
-from worker.store.webhooks.endpoints import Endpoint
 from worker.webhooks.signing import new_secret
 
 routes = ConsoleRoutes()
@@ -38,7 +38,7 @@ async def show_webhooks(visit: Visit) -> Page:
     rows, following = await with_deadline(visit.request, log.page(app, _PAGE, failed=failed, before=before))
     urls = {one.id: one.url for one in endpoints}
     values = {
-        "endpoints": [_endpoint(one) for one in endpoints],
+        "endpoints": await with_deadline(visit.request, endpoint_views(context, endpoints)),
         "messages": [_message(one, urls) for one in rows],
         "failed": failed,
         "failed_count": await with_deadline(visit.request, log.count_failed(app)),
@@ -75,7 +75,8 @@ async def rotate_secret(visit: Visit, _: Form) -> Page:
     await record_act(visit.request, visit.key, "webhook_endpoint.secret_rotated", via="console", **named)
     rotating = context.endpoints.rotate(visit.key.app, _endpoint_id(visit), secret, visit.key.id)
     endpoint = await with_deadline(visit.request, rotating)
-    return Page("webhook_secret.html", {"endpoint": _endpoint(endpoint), "secret": secret})
+    (shown,) = await with_deadline(visit.request, endpoint_views(context, [endpoint]))
+    return Page("webhook_secret.html", {"endpoint": shown, "secret": secret})
 
 
 @routes.action("/webhooks/endpoints/{endpoint_id}/state", "submit")
@@ -98,18 +99,6 @@ async def set_state(visit: Visit, form: Form) -> Done:
 
 def _endpoint_id(visit: Visit) -> str:
     return str(visit.request.path_params["endpoint_id"])
-
-
-def _endpoint(one: Endpoint) -> dict[str, object]:
-    return {
-        "id": one.id,
-        "url": one.url,
-        "events": one.events,
-        "payload": one.payload,
-        "description": one.description,
-        "state": one.state,
-        "created_at": from_ms(one.created_at),
-    }
 
 
 def _message(one: TriedMessage, urls: dict[str, str]) -> dict[str, object]:

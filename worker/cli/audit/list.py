@@ -38,7 +38,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most so many.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """List records of the audit trail, oldest first.
+    """List records of the trail, oldest first.
 
     Acts of people are among them: who made or revoked a key, changed a limit, paused, held, exported or looked at what.
     """

@@ -12,6 +12,8 @@
 --   METER key limits limit what…           feed_meter(…) of pace.lua
 --   LEAVE job places_prefix limits id       gives back the places at limits that the job holds; what waits there is looked
 --                                          at now
+--   GROUP counts members id status settled keep_s at   counts the job in its group with its status, not with the last one
+--                                          any more; once all jobs have ended, the group is kept for so many seconds
 --   RETIRE job trail input output settled holds times app id ended passed least result prompt holder…
 --                                          lets a job that ended at `ended` (ms), `passed` seconds ago, expire so many
 --                                          seconds after its end, its input after `prompt`; or sooner, if the field of
@@ -66,6 +68,25 @@ local function leave(job, places_prefix, limits, id)
     call('ZADD', limits, 'XX', 0, limit)
   end
   call('HDEL', job, 'places')
+end
+local function count_in_group(counts, members, id, status, settled, keep_s, at)
+  local before = call('HGET', members, id)
+  if before == status then return end
+  local open = settled == '1' and -1 or 0
+  if before then
+    call('HINCRBY', counts, before, -1)
+  else
+    open = open + 1
+    if call('HINCRBY', counts, 'total', 1) == 1 then call('HSET', counts, 'created_at', at) end
+  end
+  call('HINCRBY', counts, status, 1)
+  call('HSET', members, id, status)
+  if call('HINCRBY', counts, 'open', open) <= 0 then
+    call('HSET', counts, 'ended_at', at)
+    for _, key in ipairs({counts, members}) do call('EXPIRE', key, keep_s) end
+  elseif not before then -- the group goes on
+    for _, key in ipairs({counts, members}) do call('PERSIST', key) end
+  end
 end
 local MAX_LOG = 50
 local function put_into_quarantine(rows, due, unnoted, ends, log, keep, end_user, now, until_ms, row, began, renewed)
@@ -137,7 +158,7 @@ local function count_losses(apps, week, people, person, ttl, most_models, most_p
   end
 end
 local WORDS = {INDEX = index, TERMS = set_terms, MORETERMS = add_terms, FORGET = forget_terms, RETIRE = retire,
-  COUNT = count_losses, METER = feed_meter, LEAVE = leave}
+  COUNT = count_losses, GROUP = count_in_group, METER = feed_meter, LEAVE = leave}
 local OWN = {PACE = pace, QUARANTINE = put_into_quarantine}
 local function run_command(first, last)
   if OWN[ARGV[first]] then return OWN[ARGV[first]](unpack(ARGV, first + 1, last)) end

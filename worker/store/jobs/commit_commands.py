@@ -24,6 +24,7 @@ from worker.store.audit.hold_names import holders_of
 from worker.store.commands import Command, CommandArg
 from worker.store.end_users.ledger_entries import QuarantineLimits, ledger_commands
 from worker.store.jobs.end_counts import end_commands
+from worker.store.jobs.job_groups import group_commands
 from worker.store.jobs.loss_counters import loss_commands
 from worker.store.jobs.provider_ids import ref_commands
 from worker.store.jobs.queue import queue_commands, script_fields
@@ -95,6 +96,7 @@ class CommitCommands:
             commands.extend(queue_commands(before, after))
         if moved:
             commands.extend(index_commands(before, after))
+            commands.extend(group_commands(before, after, self._keep.result))
         if before is not None and before.hold is not None:
             commands.append(("ZREM", keys.held_jobs(before.hold.scope), after.id))
         if after.hold is not None:

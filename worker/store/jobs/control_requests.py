@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from worker.jobs import events as ev
+from worker.jobs.billed import bill_of
 from worker.jobs.errors import Refused
 from worker.jobs.events import EventDraft
+from worker.jobs.offer_terms import terms_digest
 from worker.jobs.record import Job
 from worker.jobs.states import UNDER_WAY, Outcome, Status
 from worker.safety import messages
@@ -42,7 +44,8 @@ class JobControl:
                 return [(ev.CancelRequested(by=by), None)]
             error = messages.job_error("cancelled")
             left = [(ev.AttemptFinished(outcome=Outcome.CANCELLED), a.number) for a in job.open_attempts]
-            end = ev.Cancelled(upstream_under_way=bool(left), billed=bool(left), error=error, by=by)
+            ended = [a.evolve(outcome=Outcome.CANCELLED) if a.outcome is None else a for a in job.attempts]
+            end = ev.Cancelled(upstream_under_way=bool(left), **bill_of(ended), error=error, by=by)
             return [*left, (end, None)]
 
         job = await self._jobs.change(job_id, decide, writes=_unless_settled("cancel"))
@@ -61,7 +64,11 @@ class JobControl:
             if job.offer is None or model not in {None, job.offer.model}:
                 detail = "The job has no open offer of this model; its field `offer` shows one while it is open."
                 raise Refused("no_offer", detail)
-            return [(ev.OfferAccepted(model=job.offer.model, by=by), None)]
+            offer, digest = job.offer, terms_digest(job, job.offer)
+            consent = ev.OfferAccepted(
+                model=offer.model, by=by, policy_version=offer.policy_version, terms_digest=digest
+            )
+            return [(consent, None)]
 
         return await self._jobs.change(job_id, decide, writes=_unless_settled("offer"))
 

@@ -6,7 +6,7 @@ One script checks quarantine, rate and quotas and writes all of the job, or noth
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -36,13 +36,13 @@ from worker.store.envelope import INPUT, PRIVATE, JobCipher
 from worker.store.errors import store_errors
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes
-from worker.store.jobs.scripts import Scripts, SubmitReply
+from worker.store.jobs.scripts import Scripts, SubmitAllReply, SubmitReply
 from worker.store.jobs.search_terms import first_terms, terms_command
-from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
+from worker.store.jobs.stored_job import Caller, NewJob, PreparedJob, StoredJob
 from worker.store.jobs.uploads import Upload
 from worker.telemetry.job_events import emit_committed
 
-_QUARANTINED: Final = (
+QUARANTINED: Final = (
     "Jobs of this end user are not sent, because of recent blocks, a notice of the provider, or an operator's decision."
 )
 
@@ -73,6 +73,7 @@ class JobCreation:
         self._redis, self._clock, self._scripts, self._changes = redis, clock, scripts, changes
         self._keep, self._callers, self._secrets = keep, callers, secrets
         self._memory, self._load, self._keyring = memory, load, keyring_of(redis)
+        self._remember_ms = max(keep.idempotency, keep.result) * 1000
 
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
         """Create a job; return it, and whether an earlier request with the same idempotency key had created it.
@@ -82,6 +83,20 @@ class JobCreation:
         free), ContentTooLarge when Redis or the quota takes no such job (then nothing of it is stored),
         EarlierCallerWaits when a retry of an SDK comes while an identical request still waits, StoreUnavailable.
         """
+        made = await self.prepare(new)
+        # what else a job has is bounded by the limits of its fields
+        reply = await self._create(new, made.job, made.commands, made.held, made.largest)
+        if reply.verdict == "quarantined":
+            raise Refused("end_user_quarantined", QUARANTINED, 403)
+        if reply.verdict == "created":
+            emit_committed(None, made.job, made.trail)
+            return StoredJob(made.job, new.private), False
+        if new.caller is not None:
+            return await self._join(new, new.caller, reply.remembered)
+        return await self.load_repeated(made.job.app, reply.remembered, new.fingerprint), True
+
+    async def prepare(self, new: NewJob) -> PreparedJob:
+        """Return the job with all that its script needs; writes only the long strings of an upload."""
         now = self._clock.now()
         upload = new.upload
         job_id = upload.job_id if upload is not None else new.job_id or self.new_id()
@@ -96,25 +111,39 @@ class JobCreation:
         commands, held, size = await _store_input(cipher, job_id, new)
         made, _ = self._changes.commands(None, job, trail, chain.GENESIS, fields=("priv", private))
         commands += made
-        if new.private.get("metadata") or job.rerun_root:
+        if new.private.get("metadata") or job.rerun_root or job.group:
             commands += await self._terms_commands(job, new.private)
-        # what else a job has is bounded by the limits of its fields
-        reply = await self._create(new, job, commands, held + len(private), max(size, len(private)))
-        if reply.verdict == "quarantined":
-            raise Refused("end_user_quarantined", _QUARANTINED, 403)
-        if reply.verdict == "created":
-            emit_committed(None, job, trail)
-            return StoredJob(job, new.private), False
-        if new.caller is not None:
-            return await self._join(new, new.caller, reply.remembered)
-        return await self._load_repeated(job.app, reply.remembered, new.fingerprint), True
+        return PreparedJob(new, job, trail, commands, held + len(private), max(size, len(private)))
+
+    async def submit_all(self, made: Sequence[PreparedJob]) -> SubmitAllReply:
+        """Create all of these jobs of one app and one meter, or none; raise what `submit` raises."""
+        largest, quota = max(one.largest for one in made), made[0].new.quota
+        remembered = [self._remembered(one.new, one.job) for one in made]
+        async with store_errors("take the jobs"):
+            if largest > capacity.ALWAYS_TAKEN:
+                await capacity.must_fit(self._redis, largest)
+            try:
+                if self._memory is not None:
+                    await self._memory.admit(sum(one.held for one in made))
+                    if self._memory.app_bytes:
+                        quota = AppQuota(quota.waiting, quota.bytes, self._memory.app_bytes)
+                return await self._scripts.submit_all(made, remembered, self._remember_ms, quota)
+            except (OutOfMemoryError, StoreFull):
+                if largest > capacity.ALWAYS_TAKEN:
+                    await capacity.must_fit_when_empty(self._redis, largest)
+                raise
+
+    @staticmethod
+    def _remembered(new: NewJob, job: Job) -> tuple[str, str]:
+        """Return the name of the job's idempotency key, and what it will hold; "" and "" without one."""
+        if new.idempotency_key is None:
+            return "", ""
+        return keys.idempotency(job.app, _digest_of(new.idempotency_key)), f"{new.fingerprint} {job.id}"
 
     async def _create(self, new: NewJob, job: Job, commands: list[Command], held: int, largest: int) -> SubmitReply:
         """Create the job, unless something is against it; `held`: bytes of its content, `largest`: of one command."""
-        idem, remembered, quota = "", "", new.quota
-        if new.idempotency_key is not None:
-            idem, remembered = keys.idempotency(job.app, _digest_of(new.idempotency_key)), f"{new.fingerprint} {job.id}"
-        ttl_ms = max(self._keep.idempotency, self._keep.result) * 1000
+        idem, remembered = self._remembered(new, job)
+        quota, ttl_ms = new.quota, self._remember_ms
         async with store_errors("take the job"):
             if largest > capacity.ALWAYS_TAKEN:
                 await capacity.must_fit(self._redis, largest)
@@ -156,9 +185,9 @@ class JobCreation:
             remembered = await self._redis.get(name)
         if remembered is None:
             return None
-        return await self._load_repeated(app, remembered.decode(errors="replace"), fingerprint)
+        return await self.load_repeated(app, remembered.decode(errors="replace"), fingerprint)
 
-    async def _load_repeated(self, app: str, remembered: str, fingerprint: str) -> StoredJob:
+    async def load_repeated(self, app: str, remembered: str, fingerprint: str) -> StoredJob:
         """Return the job that an idempotency key remembers. Raises Refused when it was for another request."""
         used, _, first = remembered.partition(" ")
         if used != fingerprint:

@@ -8,7 +8,16 @@ from datetime import datetime
 from worker.jobs import ids
 from worker.jobs.record import Job
 from worker.store import keys
-from worker.store.jobs.search_terms import CODE, RERUN, SERVED, codes_of, indexes_of_terms, metadata_term, value_term
+from worker.store.jobs.search_terms import (
+    CODE,
+    GROUP,
+    RERUN,
+    SERVED,
+    codes_of,
+    indexes_of_terms,
+    metadata_term,
+    value_term,
+)
 from worker.store.jobs.stored_job import StoredJob
 
 
@@ -28,6 +37,7 @@ class ListFilters:
     request_id: str | None = None  # the provider's, of any attempt
     response_id: str | None = None  # the provider's, of any attempt; or the job's own in the OpenAI-compatible API
     rerun_root: str | None = None  # the first job of a series of reruns, which is not itself one of them
+    group: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
 
@@ -52,6 +62,8 @@ def indexes_of(app: str, filters: ListFilters, secret: bytes) -> list[list[str]]
         terms.append(value_term(SERVED, filters.served_model))
     if filters.rerun_root is not None:
         terms.append(value_term(RERUN, filters.rerun_root))
+    if filters.group is not None:
+        terms.append(value_term(GROUP, filters.group))
     if filters.code is not None:
         terms.append(value_term(CODE, filters.code))
     groups += [[name] for name in indexes_of_terms(app, " ".join(terms).encode())]
@@ -69,6 +81,7 @@ def fits(stored: StoredJob, app: str, filters: ListFilters) -> bool:
         and (filters.code is None or filters.code in codes_of(job))
         and (filters.safety_identifier is None or job.safety_identifier == filters.safety_identifier)
         and (filters.rerun_root is None or job.rerun_root == filters.rerun_root)
+        and (filters.group is None or job.group == filters.group)
         and (not filters.metadata or _has_metadata(stored, filters))
         and _has_ids(job, filters)
     )

@@ -44,6 +44,7 @@ from worker.store.end_users.ledger_entries import QuarantineLimits, must_not_be_
 from worker.store.envelope import OUTPUT
 from worker.store.errors import store_errors
 from worker.store.jobs import inputs
+from worker.store.jobs.batch_creation import create_all
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.claims import JobClaims, RecordReader
 from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, measure_commands
@@ -113,6 +114,10 @@ class Jobs:
         Durable when it returns. Raises what `JobCreation.submit` raises.
         """
         return self._creation.submit(new)
+
+    async def submit_all(self, new: Sequence[NewJob]) -> list[tuple[StoredJob, bool]]:
+        """Create all of these jobs or none; return what `submit` returns of each. Raises what `create_all` raises."""
+        return await create_all(self._creation, new)
 
     def new_id(self) -> str:
         """Return the id of a job that may be created."""

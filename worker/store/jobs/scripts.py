@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from redis.asyncio import Redis
@@ -19,7 +20,7 @@ from worker.store.connection.lua_scripts import ALLOW_OOM, RUN_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
 from worker.store.end_users.quarantine_ends import end_quarantine
-from worker.store.jobs.stored_job import AppLimits, Caller
+from worker.store.jobs.stored_job import AppLimits, Caller, PreparedJob
 
 _ARQ_JOB: Final = "arq:job:"
 _MAX_INPUT_WITH_CLAIM: Final = 64 * 1024  # bytes of input that a claim returns; a larger one is read on its own
@@ -42,6 +43,17 @@ class SubmitReply(NamedTuple):
     verdict: Literal["created", "exists", "quarantined", "joined", "open"]
     remembered: str = ""
     """Of a key; of a request that joined a job, the job's id."""
+
+
+class SubmitAllReply(NamedTuple):
+    """What became of a batch; `number`, from 0, is the job whose end user is quarantined.
+
+    `seen`: what the idempotency keys of jobs hold that were used before; then none was created.
+    """
+
+    verdict: Literal["created", "seen", "quarantined"]
+    number: int = 0
+    seen: Mapping[int, str] = MappingProxyType({})
 
 
 class ClaimReply(NamedTuple):
@@ -93,6 +105,7 @@ class Scripts:
         self._commit_unless_full = load(_QUARANTINE, *RUN_COMMANDS, "jobs/commit")
         admission = (_QUARANTINE, "admission/token_bucket", "admission/app_quota")
         self._submit = ScriptBatch(redis, load(*admission, *RUN_COMMANDS, "jobs/callers", "jobs/submit"))
+        self._submit_all = load(*admission, *RUN_COMMANDS, "jobs/submit_all")
         self._claim = load("admission/pace", "jobs/limits", "jobs/claim")
         self._renew = load(ALLOW_OOM, "jobs/renew")
         self._append_output = load("jobs/append_output")
@@ -174,6 +187,52 @@ class Scripts:
         if rest:
             meter.record_charge(*rest)
         return SubmitReply("created")
+
+    async def submit_all(
+        self, made: Sequence[PreparedJob], remembered: Sequence[tuple[str, str]], remember_ms: int, quota: AppQuota
+    ) -> SubmitAllReply:
+        """Create all of these jobs of one app, or none; raises what `submit` raises.
+
+        `remembered`: of each, the name of its idempotency key and what that will hold, or "" and "".
+        """
+        require_permissions(self._redis)
+        app, meter = made[0].job.app, made[0].new.meter
+        args: list[CommandArg] = [
+            *(remember_ms, meter.rate.interval_us, meter.rate.capacity),
+            *(quota.waiting or 0, quota.bytes or 0, quota.memory, app_quota.JOB_BYTES, app_quota.EVENT_BYTES),
+            *_PREFIXES,
+        ]
+        names = [
+            *(
+                keys.rate(app),
+                keys.QUARANTINE,
+                keys.index(app, "status", _QUEUED),
+                keys.index(app, "status", _SCHEDULED),
+            ),
+            *(keys.content_sizes(app), keys.content_expiry(app)),
+        ]
+        for one, (name, value) in zip(made, remembered, strict=True):
+            words = flatten(one.commands)
+            args += [value, one.job.safety_identifier or "", one.held, app_quota.EVENTS_OF_A_LIFE]
+            args += [one.job.id, len(words), *words]
+            names += [name or keys.job(one.job.id), keys.job(one.job.id)]
+        verdict, *rest = await self._submit_all(keys=names, args=args)
+        while verdict == b"ENDED":
+            if not await end_quarantine(self._redis, made[int(rest[0]) - 1].job.safety_identifier or ""):
+                break
+            verdict, *rest = await self._submit_all(keys=names, args=args)
+        if verdict in {b"QUARANTINED", b"ENDED"}:
+            return SubmitAllReply("quarantined", int(rest[0]) - 1)
+        if verdict == b"WAIT":
+            raise meter.exceeded(*rest)
+        if verdict == b"FULL":
+            raise app_quota.exceeded(rest[0].decode(), int(rest[1]), sum(one.held for one in made), quota)
+        if verdict == b"SEEN":
+            seen = {int(number) - 1: _text(raw) for number, raw in zip(rest[::2], rest[1::2], strict=True)}
+            return SubmitAllReply("seen", seen=seen)
+        if rest:
+            meter.record_charge(*rest)
+        return SubmitAllReply("created")
 
     async def claim(
         self,

@@ -23,6 +23,7 @@ METADATA: Final = "meta"
 SERVED: Final = "served"
 CODE: Final = "code"
 RERUN: Final = "rerun"
+GROUP: Final = "group"
 _DIGEST_BYTES: Final = 8
 _MAX_VALUE: Final = 200  # characters; longer values share an index, and the record tells them apart
 
@@ -48,7 +49,8 @@ def value_term(kind: str, value: str) -> str:
 def first_terms(secret: bytes, job: Job, metadata: Mapping[str, Any]) -> list[str]:
     """Return the terms that a job has from its submission on."""
     rerun = [value_term(RERUN, job.rerun_root)] if job.rerun_root else []
-    return [*metadata_terms(secret, job.app, metadata), *rerun]
+    group = [value_term(GROUP, job.group)] if job.group else []
+    return [*metadata_terms(secret, job.app, metadata), *rerun, *group]
 
 
 def codes_of(job: Job) -> set[str]:

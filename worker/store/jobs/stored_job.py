@@ -53,6 +53,18 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class PreparedJob:
+    """A job that only its script has still to create. `held`: bytes of its content; `largest`: of one argument."""
+
+    new: NewJob
+    job: Job
+    trail: list[ev.Event]
+    commands: list[Command] = field(repr=False)
+    held: int
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredJob:
     """A job as it is in Redis: its record, what only its app may see, the names of notices about it, and the limit at
     which it waits.

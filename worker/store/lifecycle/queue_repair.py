@@ -41,7 +41,15 @@ _SHARED_KEY_TYPES: Final = {
     **dict.fromkeys((keys.LIMITS, keys.METERS), "zset"),
     **dict.fromkeys((keys.PAUSED_TARGETS, keys.HOLDING_SCOPES, keys.CANCELLATION_DUE, keys.CIRCUITS), "set"),
     **dict.fromkeys(
-        (keys.TARGET_FAILURES, keys.WORKERS, keys.QUARANTINE, keys.LIFTED, keys.API_KEYS, keys.RECEIVED_WEBHOOKS),
+        (
+            keys.TARGET_FAILURES,
+            keys.FAILING_ENDPOINTS,
+            keys.WORKERS,
+            keys.QUARANTINE,
+            keys.LIFTED,
+            keys.API_KEYS,
+            keys.RECEIVED_WEBHOOKS,
+        ),
         "hash",
     ),
     **dict.fromkeys(

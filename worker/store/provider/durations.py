@@ -6,6 +6,7 @@ One hash per day, kept for eight days, with a field per model, kind and bucket o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 from collections import defaultdict
@@ -18,9 +19,10 @@ from worker.clock import Clock, to_ms
 from worker.jobs import events as ev
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import StoreUnavailable
-from worker.jobs.record import Check, Job
+from worker.jobs.record import Attempt, Check, Job
 from worker.jobs.states import DELIVERED, CheckEnd, Evidence, Purpose
 from worker.safety.hold_times import HoldTimes, bucket_of
+from worker.safety.silence import Silences
 from worker.store import keys
 from worker.store.commands import Command
 from worker.store.errors import store_errors
@@ -31,6 +33,9 @@ _KEPT_DAYS: Final = 8
 _REREAD_S: Final = 15.0
 _ENDED_BY_ITSELF: Final = frozenset({CheckEnd.OUTPUT, CheckEnd.COMPLETED, CheckEnd.BLOCKED, CheckEnd.FAILED})
 _HOLD, _CUT, _FINISHING, _CALL = "hold", "cut", "finishing", "call"
+_SILENT, _SUSPECTED = "silent", "suspected"
+_OTHER_MODEL: Final = frozenset({"rerouted", "model_conflict", "account_flagged"})
+"""Flags of calls whose silence says nothing of the model that was asked."""
 
 Counts = dict[int, int]
 
@@ -48,6 +53,13 @@ class Durations:
         models = {name for name in names if found and (one := catalogue.find(name)) and one.family == found.family}
         models = models or {model}
         return HoldTimes(self._of(_HOLD, models), self._of(_CUT, models), self._of(_FINISHING, models))
+
+    def silences(self, catalogue: Catalogue, model: str) -> Silences:
+        """Return the longest silences of calls of this model, by whatever alias it was called."""
+        found = catalogue.find(model)
+        names = {name for name, _ in self._counts if found and (one := catalogue.find(name)) and one.id == found.id}
+        models = names or {model}
+        return Silences(self._of(_SILENT, models), self._of(_SUSPECTED, models))
 
     def all_holds(self) -> Counts:
         """Return how long checks held requests until they ended by themselves, of all models."""
@@ -99,10 +111,24 @@ def _call(after: Job, number: int) -> list[str]:
     fields = list[str]()
     if attempt.purpose not in (Purpose.RACE, Purpose.DRAFT):  # these run in the slot of another call
         fields.append(_field(attempt.model, _CALL, (attempt.finished_at - attempt.started_at).total_seconds()))
+    fields += _silence(after, attempt)
     held = [c.ended_at for c in after.checks if c.attempt == number and c.ended_at and c.evidence is Evidence.SIGNALLED]
     if held and attempt.outcome in DELIVERED:
         fields.append(_field(attempt.model, _FINISHING, (attempt.finished_at - max(held)).total_seconds()))
     return fields
+
+
+def _silence(after: Job, attempt: Attempt) -> list[str]:
+    """Return the count of an answered call's longest silence, none of a call that was or may have been held.
+
+    A suspected check is no certain hold: such a call counts as one whose silence would have lasted at least as long.
+    """
+    if attempt.longest_silence_seconds is None or attempt.outcome not in DELIVERED or _OTHER_MODEL & {*attempt.flags}:
+        return []
+    evidence = {check.evidence for check in after.checks if check.attempt == attempt.number}
+    if Evidence.SIGNALLED in evidence:
+        return []
+    return [_field(attempt.model, _SUSPECTED if evidence else _SILENT, attempt.longest_silence_seconds)]
 
 
 def _seconds(check: Check) -> float:
@@ -138,6 +164,13 @@ class DurationCache:
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
         self._redis, self._clock = redis, clock
         self._found, self._read_at = Durations(), -math.inf
+        self._reading: asyncio.Task[Durations] | None = None
+
+    def latest(self) -> Durations:
+        """Return the counts as read last, without a wait; old ones are read anew in the background."""
+        if self._clock.monotonic() - self._read_at >= _REREAD_S and (self._reading is None or self._reading.done()):
+            self._reading = asyncio.create_task(self.current(), name="read durations")
+        return self._found
 
     async def current(self) -> Durations:
         """Return the counts; the last ones while Redis is away."""

@@ -20,6 +20,7 @@ from worker.store.connection.pool import keyring_of
 from worker.store.envelope import JobCipher, body_field, tries_field
 from worker.store.errors import store_errors
 from worker.store.values import read, readable, report_unreadable, valid_members
+from worker.store.webhooks.failing_endpoints import FailurePatience
 from worker.store.webhooks.outbox import OutboxMessage, load_message, outbox_score
 
 _ROUTER_LOCK_MS: Final = 3_000
@@ -68,23 +69,39 @@ class ClaimedMessage:
     unreadable: KeyMissing | ContentDamaged | None = None
 
 
+class RecordedTry(NamedTuple):
+    """What became of a try: whether its lease was still held, and which endpoints to warn of or to disable now."""
+
+    held: bool
+    warned: tuple[str, ...] = ()
+    due: tuple[str, ...] = ()
+
+
 class DeliveryQueue:
     """The queues in Redis, as the sending worker uses them."""
 
     def __init__(
-        self, redis: ArqRedis, worker_id: str, *, per_target: int, rate: float, keep: int, max_pending: int
+        self,
+        redis: ArqRedis,
+        worker_id: str,
+        *,
+        per_target: int,
+        rate: float,
+        keep: int,
+        max_pending: int,
+        patience: FailurePatience,
     ) -> None:
         """Load the scripts.
 
         `rate`: messages a second that an app may send to one receiver, 0 = no limit; `keep`: seconds that a settled
-        message is kept; `max_pending`: seconds that one may stay unsettled.
+        message is kept; `max_pending`: seconds that one may stay unsettled. `patience`: with endpoints that only fail.
         """
 
         def load(*names: str) -> Any:
             return script(redis, *names)
 
         self._redis, self._worker_id, self._per_target, self._rate = redis, worker_id, per_target, rate
-        self._keyring = keyring_of(redis)
+        self._keyring, self._patience = keyring_of(redis), patience
         self._keep, self._keep_pending = keep, keep + max_pending
         self._take_outbox, self._commit_routing, self._claim_due = (
             load("webhooks/take_outbox"),
@@ -228,12 +245,13 @@ class DeliveryQueue:
         first: bool = False,
         result: Literal["ok", "gone", "failed", ""] = "",
         receipt: dict[str, Any] | None = None,
-    ) -> bool:
+        endpoints: Sequence[str] = (),
+    ) -> RecordedTry:
         """Record a try: the message becomes `after`, and is tried again in `retry_in` seconds unless that is None.
 
         `first`: at once, and before all others of its target.
 
-        Return False when the lease was lost before.
+        `endpoints`: those that the try was for. Return what became of it.
         """
         m, target = claimed.message, claimed.target
         job_messages = keys.endpoint_messages(m.job_id) if m.endpoint else keys.messages(m.job_id)
@@ -241,15 +259,22 @@ class DeliveryQueue:
         names += [keys.message(m.id), keys.body(m.id), keys.tries(m.id), job_messages]
         receiver, app = m.receiver or target, f"app:{m.app}"
         names += [keys.ALLOWANCE + receiver, keys.ALLOWANCE + app]
-        names += [keys.tried_messages(m.app), keys.undelivered_messages(m.app)]
+        names += [keys.tried_messages(m.app), keys.undelivered_messages(m.app), keys.FAILING_ENDPOINTS]
         keep = self._keep if retry_in is None and not first else self._keep_pending
         wait = -1 if retry_in is None else max(0, round(retry_in * 1000))
         sealed = claimed.cipher.seal_with_key(tries_field(m.id), receipt) if receipt is not None else b""
         args = [target, claimed.member, claimed.token, after.dump(), keep, -2 if first else wait, result, sealed]
         base, refill, most = _RECEIVER_ALLOWANCE
         args += [_MAX_RECEIPTS, receiver, m.app, base, refill, self._rate, most, *_APP_ALLOWANCE, m.id, MAX_LISTED]
+        args += [*self._patience.as_ms(), *endpoints]
         async with store_errors("keep a receipt"):
-            return bool(await self._record_try(keys=names, args=args))
+            held, *actions = await self._record_try(keys=names, args=args)
+        by_endpoint = list(zip(actions[::2], (name.decode(errors="replace") for name in actions[1::2]), strict=True))
+        return RecordedTry(
+            bool(held),
+            warned=tuple(name for action, name in by_endpoint if action == b"warn"),
+            due=tuple(name for action, name in by_endpoint if action == b"disable"),
+        )
 
     async def set_refused(self, job_id: str) -> None:
         """Record that the job's own webhook answered 410: nothing more is sent to it."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -23,8 +23,10 @@ from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
 from worker.store.errors import store_errors
 from worker.store.values import read, report_unreadable
+from worker.store.webhooks.failing_endpoints import FailingEndpoint, read_failing
 
-State = Literal["active", "paused", "gone"]
+State = Literal["active", "paused", "disabled", "gone"]
+"""disabled: paused by Vigil, after days in which it acknowledged nothing."""
 MAX_ENDPOINTS: Final = 50
 SECRET_OVERLAP_MS: Final = 24 * 3600 * 1000
 """How long the previous secret still signs after a rotation."""
@@ -142,6 +144,25 @@ class Endpoints:
             return (await self.change(app, endpoint_id, set_gone)).state == "gone"
         return True
 
+    async def disable(self, app: str, endpoint_id: str, url: str) -> bool:
+        """Stop sending to an endpoint that has only failed at this URL; return whether it was active until now.
+
+        What it misses waits, as if it were paused, until its app makes it active again.
+        """
+        stopped: list[bool] = []
+
+        def set_disabled(one: Endpoint) -> Endpoint:
+            stopped[:] = [one.url == url and one.state == "active"]
+            return replace(one, state="disabled") if stopped[0] else one
+
+        with contextlib.suppress(Refused):  # deleted in the meantime
+            await self.change(app, endpoint_id, set_disabled)
+        return stopped == [True]
+
+    async def failing(self, endpoints: Sequence[Endpoint]) -> dict[str, FailingEndpoint]:
+        """Return since when those of these endpoints fail that do."""
+        return await read_failing(self._redis, [one.id for one in endpoints])
+
     async def _edit(self, app: str, edit: Callable[[dict[str, Endpoint]], dict[str, Endpoint]], by: str) -> None:
         """Change the app's endpoints in one transaction with the keys that commits and the sending workers read."""
         name = keys.endpoints(app)
@@ -221,11 +242,13 @@ def _write(
     if wanted:
         pipe.sadd(keys.endpoint_events(app), *wanted)
     for endpoint_id in before.keys() | after.keys():
-        paused = endpoint_id in after and after[endpoint_id].state == "paused"
-        if paused:
+        old, new = before.get(endpoint_id), after.get(endpoint_id)
+        if new is None or (old is not None and (new.url != old.url or (new.state == "active" != old.state))):
+            pipe.hdel(keys.FAILING_ENDPOINTS, endpoint_id)  # it starts afresh
+        if new is not None and new.state in ("paused", "disabled"):
             pipe.sadd(keys.PAUSED_TARGETS, endpoint_id)
         else:
             pipe.srem(keys.PAUSED_TARGETS, endpoint_id)
-            if before.get(endpoint_id) != after.get(endpoint_id):
+            if old != new:
                 pipe.zadd(keys.TARGETS, {endpoint_id: 0}, lt=True)  # its waiting messages are due again
     pipe.publish(channels.OUTBOX_FILLED, "1")

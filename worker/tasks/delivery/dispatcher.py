@@ -34,6 +34,7 @@ from worker.store.lifecycle.erasure import schedule_erasure
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import ClaimedMessage, DeliveryQueue
 from worker.store.webhooks.endpoints import Endpoints
+from worker.store.webhooks.failing_endpoints import FailurePatience
 from worker.store.webhooks.outbox import OutboxMessage
 from worker.tasks.delivery.outbox_relay import OutboxRelay, receiver_name
 from worker.tasks.loop import loop_pass
@@ -88,6 +89,7 @@ class Dispatcher:
             rate=settings.webhook_rate,
             keep=settings.result_ttl,
             max_pending=round(max_duration(self._delays)),
+            patience=FailurePatience(settings.webhook_disable_days),
         )
         limits = QuarantineLimits(
             settings.quarantine_blocks, settings.quarantine_window_seconds, settings.quarantine_limited_seconds
@@ -266,7 +268,7 @@ class Dispatcher:
         emit("webhook.tried", **fields, **result)
         if outcome is TryVerdict.DELIVERED:
             after, wait = self._ended(tried, "delivered", destination)
-            await self._store_result(taken, after, again_in=wait, result="ok", receipt=receipt)
+            await self._store_result(taken, after, again_in=wait, result="ok", receipt=receipt, to=destination)
             if shows_answer(taken.body):  # the app has it: what is not to be stored is erased soon
                 await schedule_erasure(self._redis, self._clock, [message.job_id])
         elif outcome is TryVerdict.GONE and await self._stop_target(message, destination):
@@ -278,7 +280,7 @@ class Dispatcher:
             if after.state == "exhausted" and not manual:
                 emit("webhook.exhausted", status=answer.status, **fields)
                 after, wait = self._ended(tried, "exhausted", destination)
-            await self._store_result(taken, after, again_in=wait, result="failed", receipt=receipt)
+            await self._store_result(taken, after, again_in=wait, result="failed", receipt=receipt, to=destination)
 
     def _ended(
         self, tried: OutboxMessage, state: MessageState, destination: _Destination
@@ -320,16 +322,26 @@ class Dispatcher:
         first: bool = False,
         result: Literal["ok", "gone", "failed", ""] = "",
         receipt: dict[str, Any] | None = None,
+        to: _Destination | None = None,
     ) -> None:
-        """Store the message and the receipt, unless the lease is lost; without Redis, retry while the lease lasts."""
-        await retry_store(
+        """Store the message and the receipt, unless the lease is lost; without Redis, retry while the lease lasts.
+
+        Then warn of the endpoints that have failed for days, or disable them.
+        """
+        endpoints = to.endpoints if to is not None else ()
+        recorded = await retry_store(
             lambda: self._deliveries.record_try(
-                taken, after, retry_in=again_in, first=first, result=result, receipt=receipt
+                taken, after, retry_in=again_in, first=first, result=result, receipt=receipt, endpoints=endpoints
             ),
             interval=_STORE_RETRY_S,
             give_up_after=self._lease,
             now=self._clock.monotonic,
         )
+        for name in recorded.warned:
+            emit("webhook.endpoint_failing", app=taken.message.app, what=name)
+        for name in recorded.due:
+            if to is not None and await self._endpoints.disable(taken.message.app, name, to.url):
+                emit("webhook.endpoint_disabled", app=taken.message.app, what=name)
 
 
 def _cancelled() -> bool:

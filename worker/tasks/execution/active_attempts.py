@@ -21,6 +21,7 @@ from worker.jobs.request_shape import RequestShape, shape_of, with_output_limit
 from worker.jobs.states import CheckEnd, Outcome
 from worker.safety import event_mapping, signals as sg
 from worker.safety.provider_message import ProviderMessage, compare_message, strings_in
+from worker.safety.silence import suspect_after
 from worker.safety.watch import AttemptWatch
 from worker.safety.watch_limits import CHARACTERS_PER_TOKEN
 from worker.store.jobs.output_chunks import OutputChunk
@@ -131,6 +132,9 @@ class ActiveAttempts:
         seen = cursor if cursor is not None and cursor >= 0 else None
         resume = ResumePoint(attempt.response_id, seen) if cursor is not None and attempt.response_id else None
         silence = job.policy.on_delay.silence_seconds or context.limits.suspect_after
+        if silence and job.silence_is_measured:
+            measured = context.durations.latest().silences(context.catalogue, attempt.model)
+            silence = suspect_after(measured, silence)
         watch = AttemptWatch(
             attempt.model,
             checked=context.catalogue.checked(attempt.model),

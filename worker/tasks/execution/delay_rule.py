@@ -98,7 +98,8 @@ class DelayRule:
                 self.at = math.inf if decision.until is None else decision.until
                 await self._correct_plan(reader)
             case policy.OfferAction():
-                offer = ev.OfferMade(model=decision.model, until=event_mapping.offer_until(recorder.job))
+                until, version = event_mapping.offer_until(recorder.job), policy.POLICY_VERSION
+                offer = ev.OfferMade(model=decision.model, until=until, policy_version=version)
                 await recorder.commit([(offer, None)])
             case policy.SwitchAction():
                 await self._switch(reader, decision.model, decision.reason, "policy")
@@ -176,6 +177,7 @@ class DelayRule:
             acted=beside,
             settled=job.settled,
             output_seen=reader.watch.output_seen,
+            silence_seconds=reader.watch.limits.suspect_after if job.silence_is_measured else None,
             deadline=now + self._recorder.seconds_to_deadline(),
             holds=self._durations.holds(context.catalogue, model) if self._durations is not None else HoldTimes(),
         )

@@ -11,6 +11,7 @@ import contextlib
 from datetime import timedelta
 
 from worker.jobs import events as ev
+from worker.jobs.billed import bill_of
 from worker.jobs.deadline import deadline_of
 from worker.jobs.errors import AlreadySettled, ContentDamaged, Failure, LeaseLost, RecordUnreadable, StoreUnavailable
 from worker.jobs.events import EventDraft
@@ -320,12 +321,12 @@ class JobRun:
     async def _cancel(self) -> None:
         """End the job as cancelled, with every attempt, and ask the provider to stop."""
         recorder = self._recorder
-        billed = any(a.response_id for a in recorder.job.attempts)
         error = messages.job_error("cancelled")
         under_way = bool(self._attempts.readers)
         used = await self._attempts.cancel_and_get_usage()
-        end = ev.Cancelled(upstream_under_way=under_way, billed=billed, error=error)
         drafts = self._attempts.stop(recorder.job, Outcome.CANCELLED, used=used)
+        bill = bill_of(event_mapping.preview(recorder.job, drafts, self._context.clock.now()).attempts)
+        end = ev.Cancelled(upstream_under_way=under_way, **bill, error=error)
         await settle(recorder, self._attempts, drafts, end)
 
     async def _expire(self) -> None:
