@@ -55,6 +55,8 @@ ROUTES = [
     ("POST", "/v1/legal-holds", "ops"),
     ("POST", "/v1/legal-holds/lift", "ops"),
     ("GET", "/v1/accounts", "ops"),
+    ("GET", "/v1/groups/{group_id}", "read"),
+    ("GET", "/v1/jobs/{id}/why", "read"),
 ]
 
 
