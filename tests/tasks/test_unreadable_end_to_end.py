@@ -94,6 +94,10 @@ NEVER = {
     *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
 }
 FLEETING = {
+    **dict.fromkeys(
+        (keys.LIMITS, keys.limit_apps("rate:default:x"), keys.limit_line("rate:default:x", "acme")), "zset"
+    ),
+    keys.places("model:default:x"): "set",
     **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.app_queue("acme")), "zset"),
     **dict.fromkeys((keys.LATER, keys.target_queue("we_x"), keys.ledger("x", "blocks")), "zset"),
     **dict.fromkeys(
