@@ -202,7 +202,7 @@ async def test_the_operators_tokens_that_a_call_did_not_use_are_given_back_thoug
     await submit(jobs, clock, 5)
     assert len(await claim(jobs, rule=rule)) == 2
     await tell(redis, METER.answered(CALL, ProviderLimits(tokens=Allowance(10**6, 10**6))))
-    await tell(redis, METER.used(Charge(0, 1000), 3, 3))
+    await tell(redis, METER.used(Charge(0, 1000), 3, 500))
     await look_again(redis)
     assert len(await claim(jobs, rule=rule)) >= 1
 
