@@ -99,6 +99,8 @@ async def _accept(request: Request) -> _Accepted:
         release_body(request.scope)
         submission = partial(submit, context, JobRequest(key, job, digests, trace, meter, base, idem, **upload))
         stored, replayed = await submit_once(request, key, submission, expected=retries)
+    if replayed:
+        await record_read(request, key, [stored.job], "output")
     headers = (
         {"X-Vigil-Job": stored.job.id}
         | ({"Idempotent-Replayed": "true"} if replayed else {})

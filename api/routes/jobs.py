@@ -7,7 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.jobs.content_looks import record_read
+from api.jobs.content_looks import has_content, record_read
 from api.jobs.long_poll import wait_until
 from api.jobs.search import FILTER_PARAMETERS, FILTERS, REPEATABLE, filter_of_query, list_filters
 from api.runtime.context import context_of
@@ -53,12 +53,8 @@ async def get_job(request: Request) -> Response:
     headers = {"ETag": etag(stored.job, shown), **job_headers(stored.job)}
     if matches_etag(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    await record_read(request, key, [stored.job] if _has_content(shown) else [], "output")
+    await record_read(request, key, [stored.job] if has_content(shown) else [], "output")
     return json_response(shown, headers=headers)
-
-
-def _has_content(shown: JobView) -> bool:
-    return bool(shown["output_text"] or shown["output"] or shown["draft"] or shown["refusal"])
 
 
 def _is_current(request: Request, stored: StoredJob, shown: JobView) -> bool:
@@ -93,7 +89,7 @@ async def list_jobs(request: Request) -> Response:
     filters = await with_deadline(request, list_filters(context, key.app, filter_of_query(params)))
     found, next_cursor = await with_deadline(request, context.job_access.page(key.app, filters, limit, cursor))
     data = await view_jobs(request, found)
-    read = [stored.job for stored, shown in zip(found, data, strict=True) if _has_content(shown)]
+    read = [stored.job for stored, shown in zip(found, data, strict=True) if has_content(shown)]
     await record_read(request, key, read, "output")
     page: JobListView = {"object": "list", "data": data, "next_cursor": next_cursor}
     return await list_response(page)

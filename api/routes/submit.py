@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs.atomic_batch import Sender, group_id, item_key, submit_whole
+from api.jobs.content_looks import has_content, record_read
 from api.jobs.dry_run import dry_run
 from api.jobs.long_poll import wait_until
 from api.jobs.media_upload import uploaded, with_own_media
@@ -92,7 +93,10 @@ async def submit_one(request: Request) -> Response:
         stored, waited = await _wait(request, stored, wait)
         headers |= {"Preference-Applied": f"wait={wait:g}"} if waited else {}
     status = 200 if wait is not None and stored.job.settled else 202
-    return json_response(await _view(request, stored), status, headers | job_headers(stored.job))
+    shown = await _view(request, stored)
+    if replayed:
+        await record_read(request, key, [stored.job] if has_content(shown) else [], "output")
+    return json_response(shown, status, headers | job_headers(stored.job))
 
 
 async def _accept(request: Request, key: ApiKey, idem: str | None, meter: RateMeter) -> tuple[StoredJob, bool]:
@@ -233,7 +237,9 @@ class _Batch:
         return await self._row(index, stored, replayed)
 
     async def _row(self, index: int, stored: StoredJob, replayed: bool) -> BatchRowView:
-        row: BatchRowView = {"index": index, "status": 202, "job": await _view(self._request, stored)}
+        shown = await _view(self._request, stored)
+        row: BatchRowView = {"index": index, "status": 202, "job": shown}
         if replayed:
+            await record_read(self._request, self._key, [stored.job] if has_content(shown) else [], "output")
             row["idempotent_replayed"] = True
         return row

@@ -95,6 +95,27 @@ async def test_create_change_list_and_delete(sdk):
         await refused(openai.NotFoundError, "conversation_not_found", call)
 
 
+async def test_a_person_who_reads_items_of_another_keys_responses_is_on_record(sdk):
+    made = await sdk.client.conversations.create(items=[{"role": "user", "content": "Before"}])
+    one = await sdk.client.responses.create(model=SOL, input="One", conversation=made.id)
+    record, key, _ = await sdk.api.apps.create_key("acme", ("read", "submit", "audit"), person="Ann")
+    ann, items = await sdk.api.client(key=key), f"/v1/conversations/{made.id}/items"
+
+    async def looks():
+        found = (await ann.get("/v1/audit", params={"type": "content.read"})).json()["data"]
+        return [(look["job_id"], look["data"]["kind"], look["data"]["by"]) for look in found]
+
+    assert (await sdk.http.get(items)).status_code == 200
+    assert (await ann.get(items, params={"order": "asc", "limit": 1})).status_code == 200
+    assert await looks() == [], "the app itself, and an item of no job"
+    job_id = one.vigil["job_id"]
+    assert (await ann.get(f"{items}/{one.output[0].id}")).status_code == 200
+    assert await looks() == [(job_id, "output", record.id)]
+    for _ in range(2):
+        assert len((await ann.get(items)).json()["data"]) == 3
+    assert await looks() == [(job_id, "output", record.id), (job_id, "prompt", record.id)]
+
+
 async def test_responses_add_their_items_in_order(sdk):
     made = await sdk.client.conversations.create(items=[{"role": "user", "content": "Before"}])
     one = await sdk.client.responses.create(model=SOL, input="One", conversation=made.id)

@@ -142,6 +142,21 @@ async def test_a_person_who_reads_what_another_key_submitted_is_on_record_once(a
     ]
 
 
+async def test_a_person_who_repeats_the_request_of_another_key_is_given_its_answer_on_record(api, acme, worker):
+    sent, named = {"model": "gpt-5.6-sol", "input": "Explain tail latency."}, {"Idempotency-Key": "order-17"}
+    job_id = (await acme.post("/v1/jobs", json=sent, headers=named)).json()["id"]
+    await worker.start(job_id)
+    await worker.complete(job_id, "SECRET")
+    _, key, _ = await person(api.apps)
+    for client in (acme, await api.client(key=key)):
+        repeated = await client.post("/v1/jobs", json=sent, headers=named)
+        assert (repeated.json()["id"], repeated.json()["output_text"]) == (job_id, "SECRET")
+    looks = (await acme.get("/v1/audit", params={"type": "content.read"})).json()["data"]
+    assert [(look["job_id"], look["data"]["kind"], look["data"]["by_person"]) for look in looks] == [
+        (job_id, "output", "Ann")
+    ]
+
+
 async def test_what_a_person_does_beside_the_life_of_a_job_is_on_record(api, acme):
     record, key, _ = await person(api.apps, scopes=("read", "submit", "ops", "audit"))
     ann, job_id = await api.client(key=key), await submitted(acme, end_user="user-17")

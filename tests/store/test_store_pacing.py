@@ -157,6 +157,66 @@ async def test_headers_that_say_nothing_usable_slow_nobody(jobs, clock, redis, l
     assert len(await claim(jobs)) == 60
 
 
+async def test_a_limit_that_answers_no_longer_name_is_forgotten_after_a_minute(jobs, clock, redis):
+    await submit(jobs, clock)
+    await claim(jobs)
+    await tell(redis, METER.answered(CALL, limits_of(1, 0, 86_400.0)))
+    names = await submit(jobs, clock, 40)
+    await tell(redis, METER.answered(CALL, ProviderLimits()))
+    assert await claim(jobs) == [], "an answer without the header may be an exception"
+    named_at = int(float(await redis.hget(keys.meter(METER.name), "requests_told")))
+    await redis.hset(keys.meter(METER.name), mapping={"requests_told": named_at - 60_000})
+    await tell(redis, METER.answered(CALL, ProviderLimits()))
+    await look_again(redis)
+    assert ids(await claim(jobs)) == names
+    (meter,) = (await read_pacing(redis, clock))["meters"]
+    assert meter["requests_limit"] is None
+
+
+async def test_far_too_high_an_estimate_and_one_wrong_count_of_tokens_stop_nothing_for_long(jobs, clock, redis):
+    await submit(jobs, clock)
+    rule = rules(tpm=60_000)
+    await claim(jobs, rule=rule)
+    full = ProviderLimits(tokens=Allowance(30_000, 30_000))
+    await tell(redis, METER.answered(CALL, full))
+    await tell(redis, METER.charged(CALL))  # of a worker that died: nobody will say how it ended
+    await tell(redis, METER.estimated(10**9))
+    row = await redis.hgetall(keys.meter(METER.name))
+    assert float(row[b"tokens_left"]) >= -30_000
+    await tell(redis, METER.used(Charge(0, 10**9), 600, 500))
+    await tell(redis, METER.used(CALL, 10**9, 10**9))
+    row = {name: float(value) for name, value in (await redis.hgetall(keys.meter(METER.name))).items()}
+    assert row[b"mean_output"] <= 5_000
+    assert row[b"own_tokens_full"] - row[b"last_call"] < 3_700_000
+    await redis.hset(keys.meter(METER.name), mapping={"own_tokens_full": 0, "last_call": row[b"last_call"] + 10**9})
+    await submit(jobs, clock)
+    await claim(jobs, rule=rules())
+    (until,) = [at for _, at in await redis.zrange(keys.LIMITS, 0, -1, withscores=True)]
+    assert until - row[b"last_call"] < 70_000, "a clock that was set back"
+
+
+async def test_the_operators_tokens_that_a_call_did_not_use_are_given_back_though_headers_tell_of_tokens(
+    jobs, clock, redis
+):
+    rule = rules(tpm=6 * 1100)
+    await submit(jobs, clock, 5)
+    assert len(await claim(jobs, rule=rule)) == 2
+    await tell(redis, METER.answered(CALL, ProviderLimits(tokens=Allowance(10**6, 10**6))))
+    await tell(redis, METER.used(Charge(0, 1000), 3, 3))
+    await look_again(redis)
+    assert len(await claim(jobs, rule=rule)) >= 1
+
+
+async def test_a_job_far_back_in_a_line_that_hardly_moves_is_not_told_of_years(jobs, clock, redis):
+    await submit(jobs, clock)
+    await claim(jobs)
+    await use_up(redis)
+    names = await submit(jobs, clock, 5)
+    assert await claim(jobs) == []
+    wait = (await jobs.load(names[-1])).waiting_for
+    assert (wait["reason"], (wait["until"] - Clock().now()).total_seconds() < 400) == ("provider_rate", True)
+
+
 async def test_unknown_limits_begin_with_a_few_calls_and_an_answer_opens_the_rest(jobs, clock, redis):
     names = await submit(jobs, clock, 20)
     assert ids(await claim(jobs)) == names[:8]

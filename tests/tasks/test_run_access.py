@@ -15,6 +15,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import Outcome, Purpose, Status
 from worker.main import WorkerProcess
 from worker.safety.access import OK, UNCLEAR, Diagnosis, ModelAccess
+from worker.store import keys
 from worker.tasks.execution.inbox import Control
 
 NOT_GRANTED = Diagnosis("not_granted", "model_not_granted")
@@ -38,6 +39,11 @@ async def deny(worker: WorkerProcess, *models: str) -> None:
         row = ModelAccess().after_denial(now())
         assert row is not None
         await set_row(worker, model, row.after_probe(NOT_GRANTED, "req_probe", now()))
+
+
+async def open_calls(redis: ArqRedis, model: str) -> float:
+    """Return how many calls of the model are counted as under way."""
+    return float(await redis.hget(keys.meter(f"default:{model}"), "open_calls") or 0)
 
 
 async def knows(
@@ -87,10 +93,12 @@ async def test_after_a_denial_and_a_probe_the_model_is_skipped_and_another_stand
         assert row.next_probe_at is not None
         assert row.probed_at is not None
         assert row.next_probe_at - row.probed_at == timedelta(seconds=30)
+        before = [await open_calls(redis, model) for model in (SOL, TERRA)]
         second = await stage.settled(await stage.submit("go"))
         assert [(a.model, a.purpose, a.because) for a in second.attempts] == [
             (TERRA, Purpose.FALLBACK, "access_denied"),
         ]
+        assert [await open_calls(redis, model) for model in (SOL, TERRA)] == before, "counted where it went"
         assert (second.status, second.served_model) == (Status.COMPLETED, TERRA)
         assert second.disclosure is not None
         assert (second.disclosure.reason, second.disclosure.decided_by) == ("access_denied", "policy")
@@ -109,6 +117,7 @@ async def test_without_a_stand_in_the_job_fails_at_once_and_nothing_is_called(
         assert job.error is not None
         assert (job.error.type, job.error.code) == ("access_denied", "model_not_granted")
         assert stage.sim.calls()["creates"] == 0
+        assert await open_calls(redis, SOL) == 0, "what the claim had counted is given back"
         assert await stage.types(job.id) == ["job.queued", "job.started", "job.failed"]
         await replayed(stage, job)
 

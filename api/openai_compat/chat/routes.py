@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.content_looks import record_read
 from api.jobs.media_upload import uploaded, with_own_media
 from api.jobs.submission import JobRequest, digests_of, submit
 from api.openai_compat.chat import openapi as docs
@@ -100,6 +101,7 @@ async def _accept(request: Request) -> _Accepted:
         raise with_chat_names(problem, parsed.origins) from None
     headers = {"X-Vigil-Job": stored.job.id, **rate_limit_headers(meter)}
     if replayed:
+        await record_read(request, key, [stored.job], "output")
         headers["Idempotent-Replayed"] = "true"
     return _Accepted(stored, headers, parsed.stream, parsed.include_usage)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.jobs.content_looks import record_item_reads
 from api.jobs.provider_state import check_references
 from api.openai_compat.conversations import openapi as docs
 from api.openai_compat.conversations.schema import (
@@ -85,14 +86,21 @@ async def create_items(request: Request) -> Response:
 async def list_items(request: Request) -> Response:
     """Lists the items; those of a response join them once it has completed."""
     key = await authorize(request, "read", "submit")
-    return json_response(page_view(request, (await _find(request, key.app)).items))
+    found = await _find(request, key.app)
+    page = page_view(request, found.items)
+    listed = {item["id"] for item in page["data"]}
+    await record_item_reads(request, key, [entry for entry in found.entries if entry.kept.id in listed])
+    return json_response(page)
 
 
 @routes.get(docs.ITEM, docs.RETRIEVE_ITEM)
 async def retrieve_item(request: Request) -> Response:
     """Returns one item."""
     key = await authorize(request, "read", "submit")
-    return json_response(shown(_item(request, await _find(request, key.app))))
+    found = await _find(request, key.app)
+    one = _item(request, found)
+    await record_item_reads(request, key, [entry for entry in found.entries if entry.kept is one])
+    return json_response(shown(one))
 
 
 @routes.delete(docs.ITEM, docs.DELETE_ITEM)

@@ -7,18 +7,20 @@
 -- Two bounds hold at once: what operators allow (rule: rpm, tpm; a bucket of ten seconds' worth) and what the provider
 -- has said (its limit, what is left of it, how fast it comes back, Retry-After). Whatever the provider says, one call a
 -- minute tries it, so that a wrong header stops nothing for long. An account whose limits are not known yet begins with
--- few calls and doubles them every second until the first answer.
+-- few calls and doubles them every second until the first answer. A limit that answers have not named for a minute is not
+-- known any more.
 local METER_FIELDS = {
   'open_calls', 'open_tokens', 'requests_limit', 'requests_left', 'requests_at', 'requests_rate', 'tokens_limit', 'tokens_left',
-  'tokens_at', 'tokens_rate', 'own_requests_full', 'own_requests_ms', 'own_tokens_full', 'own_tokens_ms', 'closed_until',
+  'tokens_at', 'tokens_rate', 'requests_told', 'tokens_told', 'own_requests_full', 'own_requests_ms', 'own_tokens_full', 'own_tokens_ms', 'closed_until',
   'refusals', 'last_call', 'answered_at', 'begun_at', 'begun_calls', 'mean_output'}
 local function names_of(what)
   return {limit = what .. '_limit', left = what .. '_left', at = what .. '_at', rate = what .. '_rate',
-    own_full = 'own_' .. what .. '_full', own_ms = 'own_' .. what .. '_ms'}
+    told = what .. '_told', own_full = 'own_' .. what .. '_full', own_ms = 'own_' .. what .. '_ms'}
 end
 local REQUESTS, TOKENS = names_of('requests'), names_of('tokens')
-local METER_KEPT_MS, LONGEST_WAIT_MS, LONGEST_BACKOFF_MS, FIRST_CALLS = 86400000, 60000, 30000, 8
+local METER_KEPT_MS, LONGEST_WAIT_MS, LONGEST_BACKOFF_MS, FIRST_CALLS, FIRST_OUTPUT = 86400000, 60000, 30000, 8, 500
 local JITTER_MS = 600 -- calls reach the provider in another rhythm than they began in
+local LONGEST_DEBT_MS = 3600000 -- one wrong count of tokens, or a clock set back, keeps a model no longer than this
 local FORGOTTEN_MS = 600000 -- so long after the last call, calls whose end nobody has told are not open any more
 local function read_meter(key)
   local found, meter = call('HMGET', key, unpack(METER_FIELDS)), {}
@@ -31,6 +33,7 @@ local function write_meter(key, meter)
     if meter[name] then row[#row + 1], row[#row + 2] = name, string.format('%.17g', meter[name]) end
   end
   call('HSET', key, unpack(row))
+  if meter.forgotten then call('HDEL', key, unpack(meter.forgotten)) end
   call('PEXPIRE', key, METER_KEPT_MS)
 end
 local function left_of(meter, what, now)
@@ -47,7 +50,8 @@ end
 local function own_wait(full_at, per_minute, cost, now)
   if not per_minute or per_minute <= 0 then return 0 end
   local capacity = math.max(1, per_minute / 6)
-  return math.max(0, (full_at or 0) - now + (math.min(cost, capacity) - capacity) * 60000 / per_minute)
+  local debt = math.min(LONGEST_DEBT_MS, (full_at or 0) - now)
+  return math.max(0, debt + (math.min(cost, capacity) - capacity) * 60000 / per_minute)
 end
 local function meter_wait(meter, rule, cost, now, by_headers)
   local own = math.max(own_wait(meter.own_requests_full, rule.rpm, 1, now),
@@ -61,15 +65,21 @@ local function meter_wait(meter, rule, cost, now, by_headers)
       told = math.max(told, 100)
     end
   end
-  return math.max(own, math.min(told, math.max(0, number(meter.last_call) + LONGEST_WAIT_MS - now)))
+  return math.max(own, math.min(told, math.max(0, math.min(now, number(meter.last_call)) + LONGEST_WAIT_MS - now)))
+end
+local function spend_own(meter, what, amount, now)
+  local interval = meter[what.own_ms]
+  if interval and interval > 0 then
+    local full_at = math.max(now, number(meter[what.own_full])) + amount * interval
+    meter[what.own_full] = math.min(full_at, now + LONGEST_DEBT_MS)
+  end
 end
 local function spend(meter, what, amount, now)
   local left = left_of(meter, what, now)
-  if left then meter[what.left], meter[what.at] = left - amount, now end
-  local interval = meter[what.own_ms]
-  if interval and interval > 0 then
-    meter[what.own_full] = math.max(now, number(meter[what.own_full])) + amount * interval
+  if left then -- no deeper than one whole limit: the estimate may be wrong
+    meter[what.left], meter[what.at] = math.max(left - amount, -meter[what.limit]), now
   end
+  spend_own(meter, what, amount, now)
 end
 -- What an answer said of one limit. Calls and answers overtake one another, so what is left for new calls is between what
 -- the header says and that without all calls which have not been answered yet. Inside these bounds the meter's own count
@@ -77,7 +87,16 @@ end
 -- read from accepted calls: a refusal may state when to try again in its place.
 local function told(meter, what, open, accepted, now, limit, left, reset_ms)
   limit, left, reset_ms = tonumber(limit), tonumber(left), tonumber(reset_ms)
-  if not limit or limit <= 0 or not left then return end
+  if not limit or limit <= 0 or not left then
+    if accepted and meter[what.limit] and now - number(meter[what.told]) >= LONGEST_WAIT_MS then
+      meter.forgotten = meter.forgotten or {}
+      for _, part in ipairs({'limit', 'left', 'at', 'rate', 'told'}) do
+        table.insert(meter.forgotten, what[part])
+        meter[what[part]] = nil
+      end
+    end
+    return
+  end
   left = math.min(left, limit)
   local rate, missing = limit / 60000, limit - left
   if not accepted then
@@ -95,7 +114,7 @@ local function told(meter, what, open, accepted, now, limit, left, reset_ms)
     known = open <= 0 and least or math.min(least, slowly)
   end
   meter[what.left], meter[what.limit] = known, limit
-  meter[what.at], meter[what.rate] = now, rate
+  meter[what.at], meter[what.rate], meter[what.told] = now, rate, now
 end
 -- a call that was charged `cost` tokens is not open any more
 local function close_call(meter, cost)
@@ -139,14 +158,21 @@ local METER_CHANGES = {
     end
   end,
   unanswered = function(meter, _, cost) close_call(meter, cost) end,
+  returned = function(meter, now, cost) -- the claim's call, which went to another model
+    close_call(meter, cost)
+    spend(meter, REQUESTS, -1, now)
+    spend(meter, TOKENS, -cost, now)
+  end,
   charged = function(meter, now, cost) open_call(meter, tonumber(cost), now) end,
   estimated = function(meter, now, more)
     meter.open_tokens = math.max(0, number(meter.open_tokens) + more)
     spend(meter, TOKENS, tonumber(more), now)
   end,
   used = function(meter, now, more, output)
-    meter.mean_output = meter.mean_output and 0.9 * meter.mean_output + 0.1 * output or tonumber(output)
-    if number(meter.own_tokens_ms) > 0 and not meter.tokens_limit then spend(meter, TOKENS, tonumber(more), now) end
+    local mean = meter.mean_output or FIRST_OUTPUT
+    local believed = math.min(tonumber(output), 10 * math.max(mean, FIRST_OUTPUT)) -- one answer does not decide
+    meter.mean_output = meter.mean_output and 0.9 * mean + 0.1 * believed or believed
+    spend_own(meter, TOKENS, tonumber(more), now) -- the provider's headers say what is left of its limit
   end}
 -- `limits`, `limit`: where jobs wait for this meter; they are looked at again now
 local function feed_meter(key, limits, limit, what, ...)

@@ -43,6 +43,8 @@ class Charge:
 
     input_tokens: int
     output_tokens: int
+    meter: str = ""
+    """The name of the meter that a claim has charged; "" if no claim did."""
 
     @property
     def tokens(self) -> int:
@@ -52,7 +54,10 @@ class Charge:
 
 def read_charge(reply: bytes) -> Charge | None:
     """Return the charge in a reply of the claim, or None if the job's call was not counted."""
-    return Charge(*map(int, reply.split())) if reply else None
+    if not reply:
+        return None
+    read, written, meter = reply.decode().split(" ", 2)
+    return Charge(int(read), int(written), meter)
 
 
 def read_limit(limit: str) -> tuple[WaitReason, str | None, str | None]:
@@ -173,9 +178,19 @@ class Meter:
     def __init__(self, model: str, account: str = DEFAULT_ACCOUNT) -> None:
         self.name = f"{account}:{model}"
 
+    @classmethod
+    def named(cls, name: str) -> Meter:
+        """Return the meter of this name."""
+        account, _, model = name.partition(":")
+        return cls(model, account)
+
     def charged(self, charge: Charge) -> MeterChange:
         """Return what counts a call which no claim has counted."""
         return self._tell("charged", charge.tokens)
+
+    def returned(self, charge: Charge) -> MeterChange:
+        """Return what gives back a call that a claim has counted and that goes to another meter."""
+        return self._tell("returned", charge.tokens)
 
     def estimated(self, more: int) -> MeterChange:
         """Return what corrects what a claim has charged, by a better estimate."""

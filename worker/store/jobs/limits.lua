@@ -78,10 +78,10 @@ local function why_not(self, id, app, called, user_max, from)
   local wait = meter_wait(meter, rule, read + written, self.now, self.rules.headers)
   if wait > 0 then return limit, wait end
   start.charges[#start.charges + 1] = {name, rule, read + written}
-  start.meter, start.read, start.written = meter, read, written
+  start.meter, start.read, start.written = name, read, written
   return nil, nil, start
 end
--- count what starting a job takes; returns '<input tokens> <output tokens>' that its call was charged, '' = nothing
+-- count what starting a job takes; returns '<input tokens> <output tokens> <meter>' that its call was charged, '' = nothing
 local function begin(self, id, key, start)
   if not start then return '' end
   for _, limit in ipairs(start.places) do
@@ -94,16 +94,17 @@ local function begin(self, id, key, start)
     self.changed[charge[1]] = true
   end
   if not start.meter then return '' end
-  return string.format('%d %d', start.read, start.written)
+  return string.format('%d %d %s', start.read, start.written, start.meter)
 end
 -- about when a job is let through that has so many calls before it
 local function expected(self, limit, wait, ahead)
   local meter = self.meters[string.match(limit, '^rate:(.+)$') or limit]
   if not meter then return '' end
-  local per_call, tokens = number(meter.own_requests_ms), meter.mean_output or OUTPUT_TOKENS
+  local per_call, tokens = 0, meter.mean_output or OUTPUT_TOKENS
   if number(meter.requests_rate) > 0 then per_call = math.max(per_call, 1 / meter.requests_rate) end
   if number(meter.tokens_rate) > 0 then per_call = math.max(per_call, tokens / meter.tokens_rate) end
-  per_call = math.max(per_call, tokens * number(meter.own_tokens_ms))
+  per_call = math.min(per_call, LONGEST_WAIT_MS) -- one tries it
+  per_call = math.max(per_call, number(meter.own_requests_ms), tokens * number(meter.own_tokens_ms))
   return string.format('%.0f', self.now + wait + ahead * per_call)
 end
 local function wait_at(self, id, key, app, rank, limit, wait, since)

@@ -49,6 +49,7 @@ class AttemptStarter:
         """
         recorder, job, context = self._recorder, self._recorder.job, self._context
         if self._pause is not None:
+            recorder.tell(self.pacing.unused())
             await recorder.commit([*_without_start(drafts), hold_for_pause(self._pause)])
             return
         tried = any(a.purpose not in (Purpose.RACE, Purpose.DRAFT) for a in job.attempts)
@@ -56,12 +57,14 @@ class AttemptStarter:
         denial = context.accounts.skipped(job.app, model)
         substitute = await self._substitute() if denial else None
         if denial and substitute is None:
+            recorder.tell(self.pacing.unused())
             await settle(recorder, self._attempts, drafts, ev.Failed(error=messages.job_error(denial.code)))
             return
         account = await self._account_of(substitute.disclosure.served_model if substitute is not None else model)
         permission = await self._permission(account)
         if permission.state == "open":
             hold = hold_for_circuit(account, permission.reason, permission.provider)
+            recorder.tell(self.pacing.unused())
             await recorder.commit([*_without_start(drafts), hold])
             return
         self.trial = account.name if permission.state == "trial" else None
@@ -100,6 +103,7 @@ class AttemptStarter:
         if request is not None and not plan.fits:
             stopped = attempts.stop(job, Outcome.CANCELLED)
             end = ev.Failed(error=messages.job_error("cost_limit"))
+            recorder.tell(self.pacing.unused())
             await settle(recorder, attempts, [*drafts, *stopped], end)
             return
         number = len(job.attempts) + 1

@@ -40,8 +40,15 @@ class CallPacing:
         self._calls[number] = (meter, charge)
         if claimed is None:
             return [meter.charged(charge)]
+        if claimed.meter != meter.name:  # another model or account than the claim could know
+            return [Meter.named(claimed.meter).returned(claimed), meter.charged(charge)]
         more = charge.tokens - claimed.tokens
         return [meter.estimated(more)] if more else []
+
+    def unused(self) -> list[MeterChange]:
+        """Return what gives the claim's charge back, when the run ends or waits without a call."""
+        charge, self._unused = self._unused, None
+        return [] if charge is None else [Meter.named(charge.meter).returned(charge)]
 
     def answered(self, number: int, headers: dict[str, str]) -> list[MeterChange]:
         """Return what is told once the provider has accepted the call: what its headers say of the limits."""
