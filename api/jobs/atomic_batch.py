@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from api.jobs.submission import JobRequest, digests_of, new_job_of
+from api.jobs.request_digests import digests_of
+from api.jobs.submission import JobRequest, new_job_of
 from api.runtime.context import AppContext
 from api.runtime.name_check import RequestNames
 from api.schema.requests import BatchItem
@@ -34,6 +35,8 @@ class Sender(NamedTuple):
     base: str
     trace: dict[str, str]
     idempotency_key: str | None
+    named_group: str | None
+    """The group that the batch names, if it does."""
 
 
 def group_id(context: AppContext, app: str, given: str | None, idempotency_key: str | None) -> str:
@@ -58,7 +61,7 @@ async def submit_whole(
     Raises a Problem that names the jobs that are refused, and what `Jobs.submit_all` raises; then none was accepted.
     """
     _refuse_too_many(len(sent), sender.meter, quota_of(context.settings, sender.key).waiting or 0)
-    items = _validated(sent)
+    items = _validated(sent, sender.idempotency_key)
     new = list[NewJob]()
     with publishing(sender.trace) as (trace, published):
         for index, (item, size) in enumerate(zip(items, sizes, strict=True)):
@@ -85,7 +88,7 @@ async def _new_job(
     group: str,
 ) -> NewJob:
     key, idem = sender.key, item_key(sender.idempotency_key, item, index)
-    digests = await digests_of(context, key.app, item, size, repeatable=idem is not None)
+    digests = await digests_of(context, key.app, item, size, repeatable=idem is not None, group=sender.named_group)
     request = JobRequest(key, item, digests, trace, sender.meter, sender.base, idem, names=names, group=group)
     return await new_job_of(context, request, trace)
 
@@ -104,14 +107,15 @@ def _refuse_too_many(count: int, meter: RateMeter, waiting: int) -> None:
         raise bad_field("jobs", f"has {count} jobs, but only {waiting} of the app may wait: send fewer")
 
 
-def _validated(sent: Sequence[object]) -> list[BatchItem]:
+def _validated(sent: Sequence[object], sender_key: str | None) -> list[BatchItem]:
     """Return the jobs; raise a Problem that names all invalid ones."""
     items, refused, used = list[BatchItem](), list[tuple[int, Problem]](), dict[str, int]()
     for index, one in enumerate(sent):
         try:
             item = validate(BatchItem, one)
-            if item.idempotency_key is not None and used.setdefault(item.idempotency_key, index) != index:
-                raise bad_field("idempotency_key", f"is that of job {used[item.idempotency_key]} too")
+            idem = item_key(sender_key, item, index)
+            if idem is not None and used.setdefault(idem, index) != index:
+                raise bad_field("idempotency_key", f"is that of job {used[idem]} too")
             items.append(item)
         except Problem as problem:
             refused.append((index, problem))
