@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from api.jobs.earlier_items import names_state
 from api.jobs.request_digests import digests_of
 from api.jobs.submission import JobRequest, new_job_of
 from api.runtime.context import AppContext
@@ -62,22 +63,27 @@ async def submit_whole(
     """
     _refuse_too_many(len(sent), sender.meter, quota_of(context.settings, sender.key).waiting or 0)
     items = _validated(sent, sender.idempotency_key)
-    new = list[NewJob]()
+    found, new = dict[int, tuple[StoredJob, bool]](), dict[int, NewJob]()
     with publishing(sender.trace) as (trace, published):
         for index, (item, size) in enumerate(zip(items, sizes, strict=True)):
             try:
-                new.append(await _new_job(context, sender, item, size, index, names, trace, group))
+                one = await _repeated_or_new(context, sender, item, size, index, names, trace, group)
             except (Problem, Refused) as error:
                 raise _of_batch([(index, problem_of(error))], len(items)) from None
+            if isinstance(one, StoredJob):
+                found[index] = one, True
+            else:
+                new[index] = one
         try:
-            made = await context.jobs.submit_all(new)
+            made = await context.jobs.submit_all(list(new.values())) if new else []
         except JobOfBatchRefused as error:
-            raise _of_batch([(error.index, problem_of(error.refused))], len(items)) from None
-        published(made[0][0].job.id)
-    return made
+            raise _of_batch([(list(new)[error.index], problem_of(error.refused))], len(items)) from None
+        found |= zip(new, made, strict=True)
+        published(found[0][0].job.id)
+    return [found[index] for index in range(len(items))]
 
 
-async def _new_job(
+async def _repeated_or_new(
     context: AppContext,
     sender: Sender,
     item: BatchItem,
@@ -86,9 +92,14 @@ async def _new_job(
     names: RequestNames,
     trace: dict[str, str],
     group: str,
-) -> NewJob:
+) -> StoredJob | NewJob:
+    """Return the job to create, or the one of an earlier request if what that continued may have changed since."""
     key, idem = sender.key, item_key(sender.idempotency_key, item, index)
     digests = await digests_of(context, key.app, item, size, repeatable=idem is not None, group=sender.named_group)
+    if idem is not None and names_state(item):
+        repeated = await context.jobs.find_repeated(key.app, idem, digests.request)
+        if repeated is not None:
+            return repeated
     request = JobRequest(key, item, digests, trace, sender.meter, sender.base, idem, names=names, group=group)
     return await new_job_of(context, request, trace)
 

@@ -95,6 +95,21 @@ async def test_the_same_job_for_another_group_is_another_request(acme, whole):
     assert "x-vigil-group" not in alone.headers
 
 
+async def test_a_whole_batch_sent_again_needs_no_more_what_it_continued(acme, worker):
+    first = await submitted(acme)
+    await worker.start(first)
+    await worker.complete(first)
+    earlier = first.replace("job_", "resp_")
+    jobs = [SOL, {**SOL, "params": {"previous_response_id": earlier}}]
+    made = (await batch(acme, jobs, key="k", all_or_nothing=True)).json()
+    await acme.delete(f"/v1/jobs/{first}")
+    again = (await batch(acme, jobs, key="k", all_or_nothing=True)).json()
+    assert [row["job"]["id"] for row in again] == [row["job"]["id"] for row in made]
+    assert all(row["idempotent_replayed"] for row in again)
+    refused = await batch(acme, [*jobs, jobs[1]], 422, key="k", all_or_nothing=True)
+    assert refused.json()["errors"][0]["pointer"].startswith("/jobs/2")
+
+
 async def test_an_own_key_may_not_be_the_one_that_the_batch_gives_another_job(acme, redis):
     jobs = [SOL, {**SOL, "input": "b", "idempotency_key": "K/0"}]
     answer = await batch(acme, jobs, 422, key="K", group="g", all_or_nothing=True)
