@@ -100,8 +100,16 @@ def test_a_check_and_another_model_that_the_app_accepted():
             [STARTED, (began(), 1)],
             [
                 "The job is running on gpt-5.6-sol, 30 s after it was submitted.",
-                "So far it has cost $0.000000, without the call that is running.",
+                "So far it has cost $0.000000, without what is still running.",
             ],
+        ),
+        (
+            [STARTED, (began(), 1), (noticed(), 1), (began(LUNA, Purpose.DRAFT), 2)],
+            ["The job is running on gpt-5.6-sol and gpt-5.6-luna,"],
+        ),
+        (
+            [STARTED, (began(), 1), (noticed(), 1), (began(LUNA, Purpose.DRAFT), 2), (done(), 2)],
+            ["The job is running on gpt-5.6-sol, 30 s after", "It has taken 2 calls: gpt-5.6-sol (running)"],
         ),
         (
             [STARTED, (began(), 1), CHECK[0]],

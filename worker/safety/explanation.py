@@ -116,8 +116,8 @@ def _outcome(job: Job, now: datetime, waiting_for: WaitingForView | None) -> str
         case Status.SCHEDULED:
             return _waiting(job)
         case _:
-            running = job.attempts[-1].model if job.attempts else job.requested_model
-            return f"The job is running on {running}, {took} after it was submitted."
+            asked = [a.model for a in job.attempts if a.outcome is None] or [job.requested_model]
+            return f"The job is running on {' and '.join(asked)}, {took} after it was submitted."
 
 
 def _waiting(job: Job) -> str:
@@ -157,7 +157,7 @@ def _calls(job: Job) -> str | None:
     listed = ", ".join(shown[:_SHOWN_CALLS]) + (f" and {left} more" if left > 0 else "")
     again = f", and reading was resumed {_times(resumed)}" if resumed else ""
     number = "one call" if len(shown) == 1 else f"{len(shown)} calls"
-    return f"It took {number}: {listed}{again}."
+    return f"It {'took' if job.settled else 'has taken'} {number}: {listed}{again}."
 
 
 def _checks(job: Job, now: datetime) -> str | None:
@@ -217,8 +217,8 @@ def _cost(job: Job) -> str | None:
     unanswered = f", of which ${dollars(wasted)} for calls whose answer was not delivered" if wasted else ""
     bill = f" {billed['message']}" if billed is not None else ""
     if not job.settled:
-        running = ", without the call that is running" if job.attempts[-1].outcome is None else ""
-        return f"So far it has cost {guessed}${dollars(total)}{running}{unanswered}."
+        running = ", without what is still running" if any(a.outcome is None for a in job.attempts) else ""
+        return f"So far it has cost {guessed}${dollars(total)}{running}."
     return f"It cost {guessed}${dollars(total)}{unanswered}.{bill}"
 
 
