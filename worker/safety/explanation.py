@@ -116,8 +116,8 @@ def _outcome(job: Job, now: datetime, waiting_for: WaitingForView | None) -> str
         case Status.SCHEDULED:
             return _waiting(job)
         case _:
-            asked = [a.model for a in job.attempts if a.outcome is None] or [job.requested_model]
-            return f"The job is running on {' and '.join(asked)}, {took} after it was submitted."
+            models = [a.model for a in job.attempts if a.outcome is None] or [job.requested_model]
+            return f"The job is running on {' and '.join(models)}, {took} after it was submitted."
 
 
 def _waiting(job: Job) -> str:
