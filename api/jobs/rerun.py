@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from api.jobs.acting import by_person
 from api.jobs.media_upload import uploaded_again
-from api.jobs.submission import Digests, JobRequest, Rerun, submit
+from api.jobs.request_digests import Digests
+from api.jobs.submission import JobRequest, Rerun, submit
 from api.runtime.context import AppContext
 from api.schema.requests import Submit, Webhook
 from api.web.rate_limit_headers import quota_of
