@@ -102,7 +102,7 @@ def _generate(
     definitions: dict[str, Schema] = document.get("$defs", {})
     for schema in definitions.values():
         schema.pop("title", None)  # the class's name, which differs from the schema's
-        if generator.MODE == "serialization" and isinstance(schema.get("additionalProperties"), bool):
+        if generator.MODE == "serialization" and schema.get("additionalProperties") is False:
             del schema["additionalProperties"]  # a response may gain fields
     return {place: schema for (place, _), schema in found.items()}, definitions
 

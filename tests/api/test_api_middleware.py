@@ -55,12 +55,15 @@ ROUTES = [
     ("POST", "/v1/legal-holds", "ops"),
     ("POST", "/v1/legal-holds/lift", "ops"),
     ("GET", "/v1/accounts", "ops"),
+    ("GET", "/v1/groups/{group_id}", "read"),
+    ("GET", "/v1/jobs/{id}/why", "read"),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 async def test_every_route_wants_a_key_with_its_scope(api, acme, method, path, scope):
-    path = path.format(id=await submitted(acme), end_user="u-1", appeal_id="appeal_x", model_id="gpt-5.6-sol")
+    names = {"end_user": "u-1", "appeal_id": "appeal_x", "group_id": "group_x", "model_id": "gpt-5.6-sol"}
+    path = path.format(id=await submitted(acme), **names)
     bare = await acme.request(method, path, headers={"Authorization": ""})
     assert (bare.status_code, bare.headers["www-authenticate"]) == (401, "Bearer")
     others = tuple(s for s in ("submit", "read", "audit", "ops") if s != scope)

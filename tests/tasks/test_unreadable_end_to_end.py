@@ -94,6 +94,12 @@ NEVER = {
     *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
 }
 FLEETING = {
+    **dict.fromkeys(
+        (keys.LIMITS, keys.limit_apps("rate:default:x"), keys.limit_line("rate:default:x", "acme")), "zset"
+    ),
+    keys.places("model:default:x"): "set",
+    **dict.fromkeys((keys.INCIDENTS, keys.RETENTION_TIMES), "hash"),
+    keys.RETENTION_AGAIN: "string",
     **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.app_queue("acme")), "zset"),
     **dict.fromkeys((keys.LATER, keys.target_queue("we_x"), keys.ledger("x", "blocks")), "zset"),
     **dict.fromkeys(
@@ -304,6 +310,8 @@ async def fill(vigil: Living) -> None:
         headers={"Idempotency-Key": "k"},
     )
     assert answer.status_code == 202, answer.text
+    batch = await app.post("/v1/jobs/batch", json={"group": "g", "jobs": [{"model": SOL, "input": QUICK}]})
+    assert batch.status_code in (200, 202, 207), batch.text
     assert (await app.post("/v1/pause", json={"scope": "model", "name": LUNA})).status_code == 200
     await vigil.running.submit("held", model=LUNA)
     assert (await app.post("/v1/quarantine", json={"end_user": "mallory"})).status_code in (200, 201)

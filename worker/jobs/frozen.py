@@ -23,6 +23,11 @@ class Frozen(BaseModel):
         return type(self)(**{**self.__dict__, **changes})
 
 
+def _without_unknown(schema: dict[str, Any]) -> None:
+    """Describe a value by the fields that are known; a program that reads it takes others anyway."""
+    schema.pop("additionalProperties", None)
+
+
 class Stored(Frozen):
     """The base of values that are in Redis: fields of a newer release are kept and written back, and not read here.
 
@@ -30,7 +35,7 @@ class Stored(Frozen):
     the record's `schema_number`.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_without_unknown)
 
     def evolve(self, **changes: object) -> Self:
         """Return a copy with `changes`, validated like a new value. Raises ValidationError for an unknown field."""
