@@ -257,8 +257,8 @@ def with_end_user(body: Submit) -> Submit:
 
 
 def require_end_user(key: ApiKey, body: Submit) -> None:
-    """Raise a Problem (422) for a request without an end user, where the key's app must name one."""
-    if key.require_end_user and body.end_user is None:
+    """Raise a Problem (422) for a request without an end user, where the key's app must name one; blanks name none."""
+    if key.require_end_user and (body.end_user is None or not body.end_user.strip()):
         detail = (
             "Each request of this app must name its end user: in `end_user`, or in `safety_identifier` or `user` of "
             "the OpenAI-compatible APIs. The operators require it (`vigil apps set --require-end-user`)."

@@ -34,9 +34,10 @@ async def resources_of_other(api, worker, redis, clock):
     items = [{"role": "user", "content": SECRET}]
     conversation = (await other.post("/v1/conversations", json={"items": items, "metadata": {"note": SECRET}})).json()
     (item,) = (await other.get(f"/v1/conversations/{conversation['id']}/items")).json()["data"]
-    batch = {"jobs": [{"model": "gpt-5.6-sol", "input": SECRET, "not_before": next_week()}], "group": "theirs"}
-    assert (await other.post("/v1/jobs/batch", json=batch)).status_code < 300
+    group = {"group": "canary-group", "jobs": [{"model": "gpt-5.6-sol", "input": SECRET}]}
+    assert (await other.post("/v1/jobs/batch", json=group)).status_code == 200
     names = {
+        "group_id": [group["group"]],
         "conversation_id": [conversation["id"]],
         "item_id": [item["id"]],
         "job_id": [job_id, waits, job_id.replace("job_", "resp_")],
@@ -47,10 +48,9 @@ async def resources_of_other(api, worker, redis, clock):
         "message_id": ["msg_01k0000000abcdefghjkmnpqrs"],
         "end_user": [f"{SECRET}-shut", shut["safety_identifier"]],
         "appeal_id": [appeal["id"]],
-        "group_id": ["theirs"],
     }
     words = [SECRET, job_id, waits, job_id[4:], endpoint["id"], appeal["id"], conversation["id"]]
-    words += [sid, shut["safety_identifier"]]
+    words += [sid, shut["safety_identifier"], group["group"]]
     return other, names, words
 
 
