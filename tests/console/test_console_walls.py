@@ -132,8 +132,8 @@ async def test_a_key_that_may_only_read_sees_no_form_and_every_action_refuses_it
 async def test_what_is_another_apps_is_nowhere_shown_and_by_nothing_changed(console: Console, redis: ArqRedis) -> None:
     names, visitor = await their_things(redis), await console.logged_in()
     job_id, before = names["job_id"], await kept(redis, names)
-    mine = new_job(app="acme")
-    own = {"jobs": (await Jobs(redis, Clock()).submit(NewJob(mine.fact, {"metadata": {}}, mine.input)))[0].job.id}
+    new = new_job(app="acme")
+    own = {"jobs": (await Jobs(redis, Clock()).submit(NewJob(new.fact, {"metadata": {}}, new.input)))[0].job.id}
     assert len(before) >= 5
     for route in PAGES:
         for query in ("", f"?q={job_id}", f"?end_user={ECHOED}", f"?action=cancel&which=selected&ids={job_id}"):
