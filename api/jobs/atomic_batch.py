@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from api.jobs.submission import JobRequest, digests_of, new_job_of
+from api.jobs.earlier_items import names_state
+from api.jobs.request_digests import digests_of
+from api.jobs.submission import JobRequest, new_job_of
 from api.runtime.context import AppContext
 from api.runtime.name_check import RequestNames
 from api.schema.requests import BatchItem
@@ -34,6 +36,8 @@ class Sender(NamedTuple):
     base: str
     trace: dict[str, str]
     idempotency_key: str | None
+    named_group: str | None
+    """The group that the batch names, if it does."""
 
 
 def group_id(context: AppContext, app: str, given: str | None, idempotency_key: str | None) -> str:
@@ -58,23 +62,28 @@ async def submit_whole(
     Raises a Problem that names the jobs that are refused, and what `Jobs.submit_all` raises; then none was accepted.
     """
     _refuse_too_many(len(sent), sender.meter, quota_of(context.settings, sender.key).waiting or 0)
-    items = _validated(sent)
-    new = list[NewJob]()
+    items = _validated(sent, sender.idempotency_key)
+    found, new = dict[int, tuple[StoredJob, bool]](), dict[int, NewJob]()
     with publishing(sender.trace) as (trace, published):
         for index, (item, size) in enumerate(zip(items, sizes, strict=True)):
             try:
-                new.append(await _new_job(context, sender, item, size, index, names, trace, group))
+                one = await _repeated_or_new(context, sender, item, size, index, names, trace, group)
             except (Problem, Refused) as error:
                 raise _of_batch([(index, problem_of(error))], len(items)) from None
+            if isinstance(one, StoredJob):
+                found[index] = one, True
+            else:
+                new[index] = one
         try:
-            made = await context.jobs.submit_all(new)
+            made = await context.jobs.submit_all(list(new.values())) if new else []
         except JobOfBatchRefused as error:
-            raise _of_batch([(error.index, problem_of(error.refused))], len(items)) from None
-        published(made[0][0].job.id)
-    return made
+            raise _of_batch([(list(new)[error.index], problem_of(error.refused))], len(items)) from None
+        found |= zip(new, made, strict=True)
+        published(found[0][0].job.id)
+    return [found[index] for index in range(len(items))]
 
 
-async def _new_job(
+async def _repeated_or_new(
     context: AppContext,
     sender: Sender,
     item: BatchItem,
@@ -83,9 +92,14 @@ async def _new_job(
     names: RequestNames,
     trace: dict[str, str],
     group: str,
-) -> NewJob:
+) -> StoredJob | NewJob:
+    """Return the job to create, or the one of an earlier request if what that continued may have changed since."""
     key, idem = sender.key, item_key(sender.idempotency_key, item, index)
-    digests = await digests_of(context, key.app, item, size, repeatable=idem is not None)
+    digests = await digests_of(context, key.app, item, size, repeatable=idem is not None, group=sender.named_group)
+    if idem is not None and names_state(item):
+        repeated = await context.jobs.find_repeated(key.app, idem, digests.request)
+        if repeated is not None:
+            return repeated
     request = JobRequest(key, item, digests, trace, sender.meter, sender.base, idem, names=names, group=group)
     return await new_job_of(context, request, trace)
 
@@ -104,14 +118,15 @@ def _refuse_too_many(count: int, meter: RateMeter, waiting: int) -> None:
         raise bad_field("jobs", f"has {count} jobs, but only {waiting} of the app may wait: send fewer")
 
 
-def _validated(sent: Sequence[object]) -> list[BatchItem]:
+def _validated(sent: Sequence[object], sender_key: str | None) -> list[BatchItem]:
     """Return the jobs; raise a Problem that names all invalid ones."""
     items, refused, used = list[BatchItem](), list[tuple[int, Problem]](), dict[str, int]()
     for index, one in enumerate(sent):
         try:
             item = validate(BatchItem, one)
-            if item.idempotency_key is not None and used.setdefault(item.idempotency_key, index) != index:
-                raise bad_field("idempotency_key", f"is that of job {used[item.idempotency_key]} too")
+            idem = item_key(sender_key, item, index)
+            if idem is not None and used.setdefault(idem, index) != index:
+                raise bad_field("idempotency_key", f"is that of job {used[idem]} too")
             items.append(item)
         except Problem as problem:
             refused.append((index, problem))

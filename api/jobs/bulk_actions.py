@@ -24,7 +24,7 @@ from api.web.problems import Problem, not_found, problem_of
 from worker.jobs import ids
 from worker.jobs.errors import QueueFull, RateExceeded, StoreUnavailable, VigilError
 from worker.jobs.states import TERMINAL, Status
-from worker.safety.rerun import RERUNNABLE
+from worker.safety.rerun import RERUNNABLE, refusal_of_unseen_rerun
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.jobs.list_filters import ListFilters
@@ -59,7 +59,8 @@ class ActionRequest:
 
 async def run_actions(context: AppContext, caller: ActionRequest, wanted: JobActionsRequest) -> JobActionsView:
     """Do what is wanted to the app's jobs, or only count them; return an outcome for each job."""
-    actions = _Actions(context, caller, wanted.action)
+    is_named = wanted.filter is None or wanted.filter.code is not None
+    actions = _Actions(context, caller, wanted.action, is_named=is_named)
     if wanted.filter is None:
         names = list(dict.fromkeys(map(ids.job_id_of, wanted.ids or ())))
         if wanted.dry_run:
@@ -112,10 +113,13 @@ def _view(
 
 
 class _Actions:
-    """The action on some jobs after another. `stopped`: what refuses all that follow."""
+    """The action on some jobs after another. `stopped`: what refuses all that follow.
 
-    def __init__(self, context: AppContext, caller: ActionRequest, action: ActionName) -> None:
-        self._context, self._caller, self._action = context, caller, action
+    `is_named`: the request names the jobs, or how they ended.
+    """
+
+    def __init__(self, context: AppContext, caller: ActionRequest, action: ActionName, *, is_named: bool) -> None:
+        self._context, self._caller, self._action, self._is_named = context, caller, action, is_named
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self.stopped: VigilError | None = None
 
@@ -200,6 +204,9 @@ class _Actions:
                 return {"id": job.id, "status": 202, "outcome": "done" if sent else "unchanged", "messages": sent}
             case "rerun":
                 caller = self._caller
+                unseen = None if self._is_named else refusal_of_unseen_rerun(job)
+                if unseen is not None:
+                    raise unseen
                 idem = f"{caller.idempotency_key or _REPEATED}/{job.id}"
                 new, replayed = await rerun(context, key, stored, caller.trace, idem, caller.meter, caller.base)
                 outcome: JobActionRowView = {"id": job.id, "status": 202, "outcome": "done", "new_job": new.job.id}

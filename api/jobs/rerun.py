@@ -6,20 +6,19 @@ from typing import Any, Final
 
 from api.jobs.acting import by_person
 from api.jobs.media_upload import uploaded_again
-from api.jobs.submission import Digests, JobRequest, Rerun, submit
+from api.jobs.request_digests import Digests
+from api.jobs.submission import JobRequest, Rerun, submit
 from api.runtime.context import AppContext
 from api.schema.requests import Submit, Webhook
 from api.web.rate_limit_headers import quota_of
 from worker.jobs.errors import Refused
 from worker.jobs.record import Job
-from worker.jobs.states import Status
 from worker.jobs.view import LOCKED
 from worker.safety.rerun import refusal_of_rerun
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.apps import ApiKey
 from worker.store.connection.kept_secrets import DIGEST, input_digest
 from worker.store.jobs.inputs import KeptMedia
-from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.stored_job import StoredJob
 
 _NOTE: Final = "job.rerun"
@@ -70,9 +69,7 @@ async def refuse_rerun(context: AppContext, job: Job) -> None:
 
 async def refusal_of(context: AppContext, job: Job) -> Refused | None:
     """Return why the job may not be run again, None if it may be."""
-    series = ListFilters(rerun_root=job.rerun_root or job.id, statuses=(Status.BLOCKED,))
-    blocked, _ = await context.job_access.page(job.app, series, 1, None)
-    return refusal_of_rerun(job, series_blocked=bool(blocked))
+    return refusal_of_rerun(job, series_blocked=await context.jobs.is_series_blocked(job))
 
 
 async def _content_of(context: AppContext, old: StoredJob) -> tuple[dict[str, Any], KeptMedia | None]:

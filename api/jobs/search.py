@@ -29,7 +29,8 @@ FILTER_PARAMETERS: Final = (
     parameter("end_user", "Only jobs of this end user."),
     parameter(
         "metadata",
-        "`KEY=VALUE`: only jobs with this pair of metadata; repeated, only jobs with all of them.",
+        "`KEY=VALUE`: only jobs with this pair of metadata; repeated, only jobs with all of them. A key ends at the "
+        "first `=`.",
         {"type": "array", "items": TEXT},
     ),
     parameter("request_id", "Only the job of this request of the provider, `x-request-id`."),

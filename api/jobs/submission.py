@@ -1,4 +1,4 @@
-"""Submits a validated request as a job: checks models, derives safety identifier and fingerprint, continues the trace.
+"""Submits a validated request as a job: checks models, derives the safety identifier, continues the trace.
 
 Must not know how a request was read nor how a response looks.
 """
@@ -14,11 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from api.jobs.earlier_items import Earlier, conversation_problem, find_earlier, named_by, names_of, names_state
 from api.jobs.provider_state import check_references
+from api.jobs.request_digests import Digests, digests, input_of, is_stored
 from api.jobs.webhook_url import check_webhook_url
 from api.runtime.context import AppContext
 from api.runtime.large_work import is_large
 from api.runtime.name_check import RequestNames
-from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.schema.requests import OWNED_PARAMS, EndUser, Submit
 from api.web.problems import Fault, Problem, bad_field, fault
 from api.web.rate_limit_headers import quota_of
@@ -42,20 +42,10 @@ from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST, IDENTIFIER
 from worker.store.jobs.stored_job import Caller, NewJob, StoredJob
 from worker.store.jobs.uploads import Upload
-from worker.store.media import MediaStrings
 from worker.telemetry.tracing import publishing
 
 _DAY_S: Final = 86_400
 _END_USER: Final[TypeAdapter[str]] = TypeAdapter(EndUser)
-
-
-class Digests(NamedTuple):
-    """Keyed digests of a request."""
-
-    input: str
-    """Of {model, input, instructions, params}, for the audit trail."""
-    request: str
-    """Of everything that an Idempotency-Key stands for; "" without one."""
 
 
 class Rerun(NamedTuple):
@@ -100,24 +90,6 @@ class JobRequest:
     """Those of the HTTP request, if it has several jobs."""
     group: str | None = None
     """The group that the job belongs to."""
-
-
-async def digests_of(
-    context: AppContext, app: str, body: Submit, size: int, *, repeatable: bool, media: MediaStrings | None = None
-) -> Digests:
-    """Return the digests of a request of `size` bytes; `repeatable`: it has an Idempotency-Key."""
-    secret = context.secrets.known(DIGEST)
-    if secret is None:
-        secret = await with_timeout(STORE_TIMEOUT_S, context.secrets.get(DIGEST))
-    options: dict[str, Any] = {"large": is_large(size), "media": media}
-    return await context.large_work.run(app, size, _digests, secret, body, options, repeatable=repeatable)
-
-
-def _digests(secret: bytes, body: Submit, options: dict[str, Any], *, repeatable: bool) -> Digests:
-    return Digests(
-        kept_secrets.input_digest(secret, {"model": body.model, **_input_of(body)}, **options),
-        fingerprint(secret, body, **options) if repeatable else "",
-    )
 
 
 PROMPT_OBJECTS_ENDED: Final = (
@@ -199,12 +171,12 @@ async def _continuing(
     whole, known, own = earlier.whole(body, job_id)
     secret, size = await context.secrets.get(DIGEST), earlier.size
     options = {"large": is_large(size), "media": None}
-    digests = await context.large_work.run(app, size, _digests, secret, whole, options, repeatable=False)
+    made_of = await context.large_work.run(app, size, digests, secret, whole, options, repeatable=False)
     made = replace(
         new,
-        fact=new.fact.model_copy(update={"input_digest": digests.input}),
+        fact=new.fact.model_copy(update={"input_digest": made_of.input}),
         private={**new.private, "state": earlier.kept_state()},
-        input={**_input_of(whole), "ids": known},
+        input={**input_of(whole), "ids": known},
         job_id=job_id,
     )
     return made, own
@@ -285,8 +257,8 @@ def with_end_user(body: Submit) -> Submit:
 
 
 def require_end_user(key: ApiKey, body: Submit) -> None:
-    """Raise a Problem (422) for a request without an end user, where the key's app must name one."""
-    if key.require_end_user and body.end_user is None:
+    """Raise a Problem (422) for a request without an end user, where the key's app must name one; blanks name none."""
+    if key.require_end_user and (body.end_user is None or not body.end_user.strip()):
         detail = (
             "Each request of this app must name its end user: in `end_user`, or in `safety_identifier` or `user` of "
             "the OpenAI-compatible APIs. The operators require it (`vigil apps set --require-end-user`)."
@@ -343,7 +315,7 @@ async def _new_job(
         priority=body.priority,
         safety_identifier=await identifier(context, key.app, body.end_user) if body.end_user is not None else None,
         input_digest=request.digests.input,
-        store=_is_stored(body),
+        store=is_stored(body),
         not_before=body.not_before,
         trace=trace,
         webhook_events=hook.events if hook else (),
@@ -358,7 +330,7 @@ async def _new_job(
     return NewJob(
         fact,
         private,
-        _input_of(body),
+        input_of(body),
         request.idempotency_key,
         request.digests.request,
         request.meter,
@@ -369,29 +341,11 @@ async def _new_job(
     )
 
 
-def _input_of(body: Submit) -> dict[str, Any]:
-    """Return what the worker sends to the provider, beside the model."""
-    return {"input": body.input, "instructions": body.instructions, "params": body.passed_params()}
-
-
-def _is_stored(body: Submit) -> bool:
-    return body.store and body.params.get("store") is not False
-
-
 async def identifier(context: AppContext, app: str, end_user: str | None) -> str | None:
     """Return the safety identifier of an app's end user, or None without one."""
     if end_user is None:
         return None
     return kept_secrets.safety_identifier(await context.secrets.get(IDENTIFIER), app, end_user)
-
-
-def fingerprint(secret: bytes, body: Submit, *, large: bool = False, media: MediaStrings | None = None) -> str:
-    """Return a keyed digest of the request that is the same for every spelling of it: with defaults, and without the
-    params that Vigil sets itself.
-    """
-    normalised: dict[str, Any] = body.model_dump(mode="json", exclude={"input", "params", "idempotency_key"})
-    normalised |= {"input": body.input, "params": body.passed_params(), "store": _is_stored(body)}
-    return kept_secrets.input_digest(secret, normalised, large=large, media=media)
 
 
 def require_future(until: datetime | None, context: AppContext) -> None:

@@ -17,7 +17,8 @@ from starlette.responses import Response
 from api.jobs.content_looks import record_read
 from api.jobs.long_poll import wait_until
 from api.jobs.media_upload import uploaded, with_own_media
-from api.jobs.submission import JobRequest, digests_of, submit
+from api.jobs.request_digests import digests_of
+from api.jobs.submission import JobRequest, submit
 from api.openai_compat import openapi as docs
 from api.openai_compat.content import load_source
 from api.openai_compat.errors import OpenAIRoute

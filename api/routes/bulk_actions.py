@@ -79,8 +79,9 @@ async def act_on_jobs(request: Request) -> Response:
     """Does to each job what the action does to one, and is audited so; a job that refuses it stops no other.
 
     `ids` names up to 1,000 jobs; `filter` takes what the list of jobs takes, needs the scope `read` too, and acts on up
-    to `limit` jobs, newest first: send `next_cursor` to go on. `dry_run` counts the jobs first. A call may be repeated:
-    what is done is not done again, and a job is run again once for each Idempotency-Key.
+    to `limit` jobs, newest first: send `next_cursor` to go on. It runs nothing again that may have been withheld
+    (409 `may_be_blocked`), unless it names the `code`. `dry_run` counts the jobs first. A call may be repeated: what is
+    done is not done again, and a job is run again once for each Idempotency-Key.
     """
     key, context = await authorize(request, "submit"), context_of(request)
     query_params(request)

@@ -10,7 +10,7 @@ from api.schema.documented_route import Routes
 from api.schema.openapi import JOB, JOB_ID, operation
 from api.web.auth import authorize, load_own_job
 from api.web.params import query_params
-from api.web.responses import json_response
+from api.web.responses import json_response, waiting_for
 from worker.safety.explanation import ExplanationView, explain
 
 routes = Routes("jobs")
@@ -35,4 +35,5 @@ async def why(request: Request) -> Response:
     key = await authorize(request, "read")
     query_params(request)
     stored = await load_own_job(request, key)
-    return json_response(explain(stored.job, context_of(request).clock.now()))
+    now = context_of(request).clock.now()
+    return json_response(explain(stored.job, now, waiting_for(stored, now)))

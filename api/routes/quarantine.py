@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.jobs import quarantining
-from api.jobs.submission import identifier, require_future
+from api.jobs.submission import require_future
 from api.runtime.context import context_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
@@ -67,11 +67,14 @@ async def list_quarantine(request: Request) -> Response:
             )
         },
         scope="ops",
+        problems=(409,),
         body=json_body(QuarantineRequest, {"end_user": "user-17", "reason": "Reported by the abuse team."}),
     ),
 )
 async def add_quarantine(request: Request) -> Response:
-    """Puts an end user in quarantine, or renews it: this quarantine replaces the one before, its end too.
+    """Puts an end user in quarantine, or renews it: this quarantine replaces the one before.
+
+    409 `would_end_earlier` for an end before that of the one in force, unless `shorten` is true.
 
     It is in force when the response is sent. It names the end user by the app's own id, or a known safety identifier.
     """
@@ -80,7 +83,9 @@ async def add_quarantine(request: Request) -> Response:
     sent = await read_json(request, context.settings.body_limit)
     body = validate(QuarantineRequest, sent)
     require_future(body.until, context)
-    adding = quarantining.quarantine_end_user(context, key, body.end_user, body.reason, body.until)
+    adding = quarantining.quarantine_end_user(
+        context, key, body.end_user, body.reason, body.until, shorten=body.shorten
+    )
     added = await with_deadline(request, adding)
     return json_response(await _view(request, added))
 
@@ -101,11 +106,11 @@ async def get_quarantine(request: Request) -> Response:
     key, context = await authorize(request, "ops"), context_of(request)
     query_params(request)
     named = str(request.path_params["end_user"])
-    for person in (await with_deadline(request, identifier(context, key.app, named)) or "", named):
-        found = await with_deadline(request, context.quarantine.find(key.app, person))
-        if found is not None:
-            return json_response(await _view(request, found))
-    raise _not_quarantined()
+    person = await with_deadline(request, quarantining.person_named(context, key.app, named))
+    found = await with_deadline(request, context.quarantine.find(key.app, person)) if person is not None else None
+    if found is None:
+        raise _not_quarantined()
+    return json_response(await _view(request, found))
 
 
 @routes.delete(

@@ -16,7 +16,8 @@ from api.jobs.dry_run import dry_run
 from api.jobs.long_poll import wait_until
 from api.jobs.media_upload import uploaded, with_own_media
 from api.jobs.provider_state import hosts_of_jobs
-from api.jobs.submission import JobRequest, digests_of, submit
+from api.jobs.request_digests import digests_of
+from api.jobs.submission import JobRequest, submit
 from api.runtime.context import AppContext, context_of
 from api.runtime.name_check import RequestNames
 from api.runtime.request_limits import LimitReached
@@ -166,14 +167,14 @@ async def submit_batch(request: Request) -> Response:
     query_params(request)
     sent = validate(BatchRequest, await read_json(request, context.settings.body_limit))
     jobs, group = sent.jobs, group_id(context, key.app, sent.group, idem)
-    batch = _Batch(request, context, key, idem, group)
+    batch = _Batch(request, context, key, idem, group, sent.group)
     policy, size = AddressPolicy.of(context.settings), body_size(request)
     hosts, sizes = await context.large_work.run(key.app, size, _hosts_and_sizes, policy, jobs)
     await batch.names.forbidden(hosts)
     rows = await (batch.run_whole(jobs, sizes) if sent.all_or_nothing else batch.run(jobs, sizes))
     if batch.stopped is not None and all(row["status"] != 202 for row in rows):  # noqa: PLR2004
         raise batch.stopped
-    return json_response(rows, headers=batch.headers)
+    return json_response(rows, headers=batch.headers | _group_of(rows, group))
 
 
 def _hosts_and_sizes(policy: AddressPolicy, jobs: list[Any]) -> tuple[list[str], list[int]]:
@@ -181,11 +182,24 @@ def _hosts_and_sizes(policy: AddressPolicy, jobs: list[Any]) -> tuple[list[str],
     return hosts_of_jobs(policy, jobs), [len(dumps(job)) for job in jobs]
 
 
+def _group_of(rows: list[BatchRowView], group: str) -> dict[str, str]:
+    """Return the header that names the group of the jobs: that of new ones, else that of those that there were."""
+    accepted = [job["group"] for row in rows if (job := row.get("job")) is not None]
+    known = [one for one in accepted if one is not None]
+    if group in known or not accepted:
+        return {GROUP: group}
+    return {GROUP: known[0]} if known else {}
+
+
 class _Batch:
     """The jobs of one batch: submits a few at a time, and no more after the store was unavailable."""
 
-    def __init__(self, request: Request, context: AppContext, key: ApiKey, idem: str | None, group: str) -> None:
-        self._request, self._context, self._key, self._idem, self._group = request, context, key, idem, group
+    def __init__(
+        self, request: Request, context: AppContext, key: ApiKey, idem: str | None, group: str, named: str | None
+    ) -> None:
+        """`named`: the group that the request names, if it does."""
+        self._request, self._context, self._key, self._idem = request, context, key, idem
+        self._group, self._named = group, named
         self._trace, self._slots = trace_of(request.scope), asyncio.Semaphore(_MAX_CONCURRENT)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._meter, self.names = meter_of(context.settings, key), RequestNames(context.name_check, key.app)
@@ -197,12 +211,12 @@ class _Batch:
         retry_after: dict[str, str] = {}
         if isinstance(self.stopped, RateExceeded | QueueFull):
             retry_after["Retry-After"] = str(self.stopped.wait)
-        return {GROUP: self._group} | rate_limit_headers(self._meter) | retry_after
+        return rate_limit_headers(self._meter) | retry_after
 
     async def run_whole(self, jobs: list[Any], sizes: list[int]) -> list[BatchRowView]:
         """Return the outcomes of jobs that are accepted together; raise a Problem if one of them is refused."""
         base = base_url(self._request)
-        sender = Sender(self._key, self._meter, base, self._trace, self._idem)
+        sender = Sender(self._key, self._meter, base, self._trace, self._idem, self._named)
         submitting = submit_whole(self._context, sender, jobs, sizes, self.names, self._group)
         made = await with_timeout(2 * STORE_TIMEOUT_S, submitting)
         return [await self._row(index, *one) for index, one in enumerate(made)]
@@ -228,7 +242,8 @@ class _Batch:
         body = validate(BatchItem, sent)
         idem = item_key(self._idem, body, index)
         async with self._locks[idem] if idem is not None else contextlib.nullcontext():  # the first of two wins
-            digests = await digests_of(self._context, self._key.app, body, size, repeatable=idem is not None)
+            app, repeatable = self._key.app, idem is not None
+            digests = await digests_of(self._context, app, body, size, repeatable=repeatable, group=self._named)
             base = base_url(self._request)
             job = JobRequest(
                 self._key, body, digests, self._trace, self._meter, base, idem, names=self.names, group=self._group

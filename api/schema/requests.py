@@ -232,6 +232,8 @@ class QuarantineRequest(Spec):
     end_user: EndUser
     reason: Annotated[str, Field(max_length=500), AfterValidator(without_control)] = ""
     until: Instant | None = None
+    shorten: bool = False
+    """Let it end earlier than the quarantine that is in force."""
 
 
 class LiftRequest(Spec):

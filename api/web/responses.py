@@ -79,13 +79,13 @@ async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool
             base,
             [notices[name].view() for name in s.notices if name in notices],
             places.get(s.job.id),
-            _waiting_for(s, now),
+            waiting_for(s, now),
         )
         for s in jobs
     ]
 
 
-def _waiting_for(stored: StoredJob, now: datetime) -> WaitingForView | None:
+def waiting_for(stored: StoredJob, now: datetime) -> WaitingForView | None:
     """Return the limit at which the job waits; an estimate whose time has passed says nothing any more."""
     wait = stored.waiting_for
     if wait is None or wait["until"] is None or wait["until"] > now:

@@ -153,8 +153,8 @@ class Worker:
         drafts = [(ev.AttemptFinished(outcome="blocked"), attempt), (ev.Blocked(block=block), attempt)]
         await self.commit(job_id, *drafts, answer=answer or None)
 
-    async def fail(self, job_id: str) -> None:
-        error = JobError(type="provider", code="server_error", message="It broke.", advice="Try again.")
+    async def fail(self, job_id: str, code: str = "server_error") -> None:
+        error = JobError(type="provider", code=code, message="It broke.", advice="Try again.")
         await self.commit(
             job_id, (ev.AttemptFinished(outcome="server_error", error=error), 1), (ev.Failed(error=error), None)
         )

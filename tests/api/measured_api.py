@@ -85,7 +85,7 @@ class MeasuredApi:
             conversation = client.post("/v1/conversations", json={"items": items}).json()
             appealed = client.post("/v1/appeals", json={"jobs": [job["id"]], "reason": "asks"}).json()
             item = client.get(f"/v1/conversations/{conversation['id']}/items").json()["data"][0]
-        others = {"message_id": "msg_1", "end_user": "user-17", "model_id": "gpt-5.6-sol"}
+        others = {"message_id": "msg_1", "end_user": "user-17", "model_id": "gpt-5.6-sol", "group_id": "group_x"}
         others |= {
             "person": "0" * 64,
             "app": "acme",

@@ -89,6 +89,24 @@ async def test_one_shows_all_that_is_known_and_its_name_to_whoever_names_it(api,
         assert (await other.get(f"/v1/end-users/{named}")).json()["code"] == "end_user_not_found"
 
 
+async def test_an_identifier_means_its_end_user_although_the_app_has_sent_it_as_a_name(ops, jobs):
+    await lived(ops, jobs, "ann", REFUSED)
+    person = (await ops.get("/v1/end-users/ann")).json()["safety_identifier"]
+    await lived(ops, jobs, person, REFUSED)  # an app that sends what it read back
+    added = (await ops.post("/v1/quarantine", json={"end_user": person, "until": "2999-01-01T00:00:00Z"})).json()
+    assert (added["safety_identifier"], added["end_user"]) == (person, "ann")
+    earlier = {"end_user": "ann", "until": "2998-01-01T00:00:00Z"}
+    refused = await ops.post("/v1/quarantine", json=earlier)
+    assert (refused.status_code, refused.json()["code"]) == (409, "would_end_earlier")
+    assert (await ops.post("/v1/quarantine", json={**earlier, "shorten": True})).status_code == 200
+    assert (await ops.get(f"/v1/quarantine/{person}")).json()["until"] == earlier["until"]
+    assert (await ops.get(f"/v1/end-users/{person}")).json()["state"] == "quarantined"
+    opened = (await ops.post("/v1/appeals", json={"end_user": person, "reason": "asks"})).json()
+    assert opened["safety_identifier"] == person
+    lifted = await ops.request("DELETE", f"/v1/quarantine/{person}", json={"reason": "heard"})
+    assert lifted.json()["safety_identifier"] == person
+
+
 async def test_operators_see_those_of_all_apps_by_counts_alone(api, ops, jobs):
     other = await api.client("other", ("submit", "ops"))
     await lived(ops, jobs, NAME, REFUSED)
@@ -117,6 +135,7 @@ async def test_where_an_app_must_name_end_users_nothing_goes_without_one_on_any_
     assert refused.json()["errors"][0]["pointer"] == "/end_user"
     assert "safety_identifier" in refused.json()["detail"]
     assert (await ops.post("/v1/jobs?dry_run=true", json=job)).json()["code"] == "end_user_required"
+    assert (await ops.post("/v1/jobs", json={**job, "end_user": "  "})).json()["code"] == "end_user_required"
     rows = (await ops.post("/v1/jobs/batch", json={"jobs": [job, {**job, "end_user": "u"}]})).json()
     assert [row["status"] for row in rows] == [422, 202]
     assert rows[0]["problem"]["code"] == "end_user_required"

@@ -76,6 +76,47 @@ async def test_batches_may_join_a_group_and_the_same_batch_changes_nothing(acme)
         await batch(acme, [SOL], 422, group=wrong)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_the_same_job_for_another_group_is_another_request(acme, whole):
+    jobs, more = [{**SOL, "idempotency_key": "k"}], {"all_or_nothing": whole}
+    await batch(acme, jobs, group="one", **more)
+    again = await batch(acme, jobs, group="one", **more)
+    assert again.json()[0]["idempotent_replayed"]
+    other = (await batch(acme, jobs, 422 if whole else 200, group="two", **more)).json()
+    assert (other if whole else other[0]["problem"])["code"] == "idempotency_key_reused"
+    assert (await acme.get("/v1/groups/two")).status_code == 404
+    # a group that the batch makes: the header names the one that the jobs are in
+    own = [{**SOL, "idempotency_key": "l"}]
+    first, second = [await batch(acme, own, **more) for _ in range(2)]
+    assert first.headers["x-vigil-group"] == second.headers["x-vigil-group"] == second.json()[0]["job"]["group"]
+    await acme.post("/v1/jobs", json=SOL, headers={"Idempotency-Key": "alone"})
+    alone = await batch(acme, [{**SOL, "idempotency_key": "alone"}], **more)
+    assert alone.json()[0]["idempotent_replayed"]
+    assert "x-vigil-group" not in alone.headers
+
+
+async def test_a_whole_batch_sent_again_needs_no_more_what_it_continued(acme, worker):
+    first = await submitted(acme)
+    await worker.start(first)
+    await worker.complete(first)
+    earlier = first.replace("job_", "resp_")
+    jobs = [SOL, {**SOL, "params": {"previous_response_id": earlier}}]
+    made = (await batch(acme, jobs, key="k", all_or_nothing=True)).json()
+    await acme.delete(f"/v1/jobs/{first}")
+    again = (await batch(acme, jobs, key="k", all_or_nothing=True)).json()
+    assert [row["job"]["id"] for row in again] == [row["job"]["id"] for row in made]
+    assert all(row["idempotent_replayed"] for row in again)
+    refused = await batch(acme, [*jobs, jobs[1]], 422, key="k", all_or_nothing=True)
+    assert refused.json()["errors"][0]["pointer"].startswith("/jobs/2")
+
+
+async def test_an_own_key_may_not_be_the_one_that_the_batch_gives_another_job(acme, redis):
+    jobs = [SOL, {**SOL, "input": "b", "idempotency_key": "K/0"}]
+    answer = await batch(acme, jobs, 422, key="K", group="g", all_or_nothing=True)
+    assert answer.json()["errors"][0]["pointer"] == "/jobs/1/idempotency_key"
+    await nothing_is_left(acme, redis, "g")
+
+
 @pytest.mark.parametrize(
     ("jobs", "status", "code", "pointer"),
     [

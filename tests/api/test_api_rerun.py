@@ -140,6 +140,18 @@ async def test_a_filter_is_counted_first_then_run_again_once(acme, worker):
     assert [row["new_job"] for row in again["data"]] == [row["new_job"] for row in rows]
 
 
+async def test_what_may_have_been_a_block_is_run_again_only_by_name(acme, worker):
+    code, doubtful = "may_be_withheld", await submitted(acme)
+    await worker.start(doubtful)
+    await worker.fail(doubtful, code)
+    plain = await failed(acme, worker)
+    rows = (await act(acme, "rerun", filter={"status": ["failed"]}))["data"]
+    assert [(row["id"], row["status"]) for row in rows] == [(plain, 202), (doubtful, 409)]
+    assert (rows[1]["outcome"], rows[1]["problem"]["code"]) == ("refused", "may_be_blocked")
+    for named in ({"filter": {"code": code}}, {"ids": [doubtful]}):
+        assert [row["status"] for row in (await act(acme, "rerun", **named))["data"]] == [202]
+
+
 async def test_each_of_a_list_has_its_outcome(api, acme, worker):
     waiting, running = await submitted(acme), await submitted(acme)
     await worker.start(running)

@@ -34,7 +34,10 @@ async def resources_of_other(api, worker, redis, clock):
     items = [{"role": "user", "content": SECRET}]
     conversation = (await other.post("/v1/conversations", json={"items": items, "metadata": {"note": SECRET}})).json()
     (item,) = (await other.get(f"/v1/conversations/{conversation['id']}/items")).json()["data"]
+    group = {"group": "canary-group", "jobs": [{"model": "gpt-5.6-sol", "input": SECRET}]}
+    assert (await other.post("/v1/jobs/batch", json=group)).status_code == 200
     names = {
+        "group_id": [group["group"]],
         "conversation_id": [conversation["id"]],
         "item_id": [item["id"]],
         "job_id": [job_id, waits, job_id.replace("job_", "resp_")],
@@ -47,7 +50,7 @@ async def resources_of_other(api, worker, redis, clock):
         "appeal_id": [appeal["id"]],
     }
     words = [SECRET, job_id, waits, job_id[4:], endpoint["id"], appeal["id"], conversation["id"]]
-    words += [sid, shut["safety_identifier"]]
+    words += [sid, shut["safety_identifier"], group["group"]]
     return other, names, words
 
 

@@ -12,6 +12,8 @@ from api.console.console_routes import ConsoleRoute
 from api.console.routes import console_routes
 from worker.clock import Clock
 from worker.jobs.states import Outcome
+from worker.safety.appeals import AppealStep
+from worker.store.end_users.appeals import Appeals
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import NewJob
 from worker.store.webhooks.endpoints import Endpoints
@@ -27,6 +29,9 @@ PAGES = [route for route in ROUTES if route.method == "GET"]
 ACTIONS = [route for route in ROUTES if route.method == "POST"]
 FIELDS = {
     "reason": "r",
+    "case": "c",
+    "outcome": "withdrawn",
+    "jobs": "job_0",
     "text": "t",
     "description": "d",
     "end_user": "someone",
@@ -59,7 +64,9 @@ async def their_things(redis: ArqRedis) -> dict[str, str]:
     await jobs.change(job_id, lambda _: [(STARTED, None), (began(), 1), (done(Outcome.BLOCKED), 1), (BLOCKED, 1)])
     wanted = {"events": ("job.completed",), "payload": "thin", "description": "", "secret": "whsec_" + "A" * 32}
     endpoint = await Endpoints(redis, Clock()).create(OTHER_APP, url=f"https://{SECRETS[4]}/x", **wanted)
-    return {"job_id": job_id, "endpoint_id": endpoint.id, "person": PERSON, "app": OTHER_APP}
+    step = AppealStep(kind="opened", at=Clock().now(), by="key_x", text=SECRETS[0], jobs=(job_id,))
+    appeal = await Appeals(redis, Clock()).open(OTHER_APP, PERSON, step)
+    return {"job_id": job_id, "endpoint_id": endpoint.id, "person": PERSON, "app": OTHER_APP, "appeal": appeal.id}
 
 
 async def kept(redis: ArqRedis, names: dict[str, str]) -> dict[bytes, bytes]:
@@ -74,7 +81,10 @@ async def visitor_of(console: Console, *scopes: str) -> Visitor:
 
 
 async def test_without_a_session_every_page_and_action_leads_to_the_login(console: Console) -> None:
-    visitor, params = console.visitor(), {"job_id": "job_0", "endpoint_id": "we_0", "person": PERSON, "app": "acme"}
+    visitor, params = (
+        console.visitor(),
+        {"job_id": "job_0", "endpoint_id": "we_0", "person": PERSON, "app": "acme", "appeal": "appeal_0"},
+    )
     for route in PAGES:
         answer = await visitor.get(filled(route, **params))
         assert (answer.status_code, answer.headers.get("location", "")[:14]) == (303, "/console/login"), route.path
@@ -87,7 +97,7 @@ async def test_without_a_session_every_page_and_action_leads_to_the_login(consol
 async def test_every_action_refuses_a_form_of_another_session_or_site(console: Console) -> None:
     visitor, other = await console.logged_in(), await console.logged_in()
     csrf, foreign = await visitor.csrf(), await other.csrf()
-    params = {"job_id": "job_0", "endpoint_id": "we_0", "person": PERSON}
+    params = {"job_id": "job_0", "endpoint_id": "we_0", "person": PERSON, "appeal": "appeal_0"}
     for route in ACTIONS:
         path = filled(route, **params)
         for token in ({}, {"csrf": "x" * 43}, {"csrf": foreign}):
@@ -105,7 +115,7 @@ async def test_a_key_that_may_only_read_sees_no_form_and_every_action_refuses_it
     reader = await visitor_of(console, "read")
     jobs = Jobs(redis, Clock())
     job_id = (await jobs.submit(new_job(app="acme", safety_identifier=PERSON)))[0].job.id
-    params = {"job_id": job_id, "endpoint_id": "we_0", "person": PERSON, "app": "acme"}
+    params = {"job_id": job_id, "endpoint_id": "we_0", "person": PERSON, "app": "acme", "appeal": "appeal_0"}
     readable = 0
     for route in PAGES:
         answer = await reader.get(filled(route, **params))
@@ -122,18 +132,20 @@ async def test_a_key_that_may_only_read_sees_no_form_and_every_action_refuses_it
 async def test_what_is_another_apps_is_nowhere_shown_and_by_nothing_changed(console: Console, redis: ArqRedis) -> None:
     names, visitor = await their_things(redis), await console.logged_in()
     job_id, before = names["job_id"], await kept(redis, names)
+    new = new_job(app="acme")
+    own = {"jobs": (await Jobs(redis, Clock()).submit(NewJob(new.fact, {"metadata": {}}, new.input)))[0].job.id}
     assert len(before) >= 5
     for route in PAGES:
         for query in ("", f"?q={job_id}", f"?end_user={ECHOED}", f"?action=cancel&which=selected&ids={job_id}"):
             answer = await visitor.get(filled(route, **names) + query)
             assert not shown(answer.text, *([ECHOED] if ECHOED in query else [])), (route.path, query)
-            if "{job_id}" in route.path or "{person}" in route.path:
+            if any(name in route.path for name in ("{job_id}", "{person}", "{appeal}")):
                 assert answer.status_code == 404, (route.path, query)
     for route in ACTIONS:
         if route.path == "/console/logout":
             continue
         for given in ({"ids": job_id, "job": job_id}, {"status": "blocked", "app": OTHER_APP}, {"message": "msg_0"}):
-            answer = await visitor.act(filled(route, **names), **FIELDS | given)
+            answer = await visitor.act(filled(route, **names), **FIELDS | own | given)
             assert not shown(answer.text), route.path
             if "{" in route.path:
                 assert answer.status_code == 404, (route.path, given)

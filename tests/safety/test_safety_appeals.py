@@ -86,6 +86,8 @@ def test_it_is_of_somebody_or_about_something_and_says_what(monkeypatch: pytest.
     full = take_step(opened(), step("note"))
     with pytest.raises(Refused, match="at most 2"):
         take_step(full, step("note"))
+    end = AppealStep(kind="closed", at=T0, by="key_1", outcome="withdrawn", text="too long")
+    assert take_step(full, end).state == "closed"
     monkeypatch.setattr(appeals, "MAX_JOBS", 1)
     with pytest.raises(Refused, match="at most 1"):
         take_step(opened(), step("jobs"))

@@ -15,7 +15,12 @@ def test_facts_of_the_call_are_told_once():
     play = Play().feed(OPENED, created(), created(1), Terminal(2, "completed", response_id="resp_sim01"))
     assert play.of(ResponseKnown) == [
         ResponseKnown(
-            request_id="req_sim01", organization="org-sim", project="proj_sim", http_status=200, processing_ms=212
+            request_id="req_sim01",
+            organization="org-sim",
+            project="proj_sim",
+            http_status=200,
+            processing_ms=212,
+            rate_limits={},
         ),
         ResponseKnown(first_event=True),
         ResponseKnown(response_id="resp_sim01"),

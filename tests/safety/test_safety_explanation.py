@@ -28,9 +28,12 @@ from builders import (
 
 from worker.jobs import events as ev
 from worker.jobs.record import Usage
-from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose
+from worker.jobs.states import CheckEnd, Evidence, Outcome, Purpose, ScheduledReason
+from worker.jobs.view_schema import WaitingForView
 from worker.safety.explanation import explain, lasting
 
+NO_QUOTA = ev.Scheduled(reason=ScheduledReason.HOLD, hold_scope="key:abc", hold_reason="quota_exhausted")
+PAUSED = ev.Scheduled(reason=ScheduledReason.HOLD, hold_scope="pause:model:gpt-5.6-sol", hold_reason="a note")
 NOW = T0 + timedelta(seconds=30)
 COUNTED = Usage(input_tokens=1000, output_tokens=200, total_tokens=1200)
 CHECK = [(noticed(), 1), (ev.CheckEnded(ended_by=CheckEnd.OUTPUT), 1)]
@@ -80,12 +83,34 @@ def test_a_check_and_another_model_that_the_app_accepted():
     ("drafts", "parts"),
     [
         ([], ["has waited for a worker for 30 s."]),
-        ([HELD], ["is on hold", "because of key."]),
+        ([HELD], ["is on hold, because of insufficient_quota.", "goes on by itself"]),
+        (
+            [NO_QUOTA],
+            [
+                "is on hold: The organisation's quota is used up. Ask the organisation's owner",
+                "goes on by itself once that has ended.",
+            ],
+        ),
         (
             [STARTED, (began(), 1), (done(Outcome.OVERLOADED), 1), (backoff(), None)],
-            ["is tried again until 2026-07-01T12:00:05Z", "because its last call failed."],
+            ["is tried again at 2026-07-01T12:00:05Z", "because its last call failed."],
         ),
-        ([STARTED, (began(), 1)], ["The job is running on gpt-5.6-sol, 30 s after it was submitted."]),
+        ([PAUSED], ["is on hold: the operators have paused jobs like it. The job goes on by itself"]),
+        (
+            [STARTED, (began(), 1)],
+            [
+                "The job is running on gpt-5.6-sol, 30 s after it was submitted.",
+                "So far it has cost $0.000000, without what is still running.",
+            ],
+        ),
+        (
+            [STARTED, (began(), 1), (noticed(), 1), (began(LUNA, Purpose.DRAFT), 2)],
+            ["The job is running on gpt-5.6-sol and gpt-5.6-luna,"],
+        ),
+        (
+            [STARTED, (began(), 1), (noticed(), 1), (began(LUNA, Purpose.DRAFT), 2), (done(), 2)],
+            ["The job is running on gpt-5.6-sol, 30 s after", "It has taken 2 calls: gpt-5.6-sol (running)"],
+        ),
         (
             [STARTED, (began(), 1), CHECK[0]],
             ["additional safety check", "nothing needs to be done", "the job expires."],
@@ -126,6 +151,30 @@ def test_each_state_says_what_it_is(drafts, parts):
     text = text_of(*drafts)
     for part in parts:
         assert part in text
+
+
+def test_a_model_that_did_not_answer_serves_nothing():
+    text = text_of(
+        *(STARTED, (began(), 1), (done(Outcome.ACCESS_DENIED), 1)),
+        ev.ModelSubstituted(disclosure=disclosure(message="Luna serves this request.")),
+        *((began(LUNA, Purpose.FALLBACK), 2), (done(Outcome.ACCESS_DENIED), 2), (FAILED, None)),
+    )
+    assert "The model gpt-5.6-luna was asked instead of the requested gpt-5.6-sol, because the provider denied" in text
+    assert "serves" not in text
+
+
+@pytest.mark.parametrize("until", [None, T0 + timedelta(minutes=2)])
+def test_a_job_at_a_limit_says_which(until):
+    wait: WaitingForView = {
+        "reason": "provider_rate",
+        "account": "default",
+        "model": SOL,
+        "since": T0,
+        "until": until,
+    }
+    text = explain(life(first=queued())[0], NOW, wait)["text"]
+    about = ", until about 2026-07-01T12:02:00Z" if until else ""
+    assert text == f"The job for {SOL} waits for the rate limit of the provider, or of models.toml{about}."
 
 
 def test_a_deleted_job_is_not_offered_again():

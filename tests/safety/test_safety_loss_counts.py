@@ -196,3 +196,6 @@ def test_weeks_that_are_none_are_refused(first, last):
 def test_a_cell_is_never_a_formula():
     text = csv_text(["model"], [{"model": "=cmd|' /C calc'!A0", "jobs": {"ended": 2}}], {"jobs": {"ended": 0}})
     assert text == "model,jobs_ended\r\n'=cmd|' /C calc'!A0,2\r\n"
+    for first in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20":
+        row = csv_text(["model"], [{"model": f"{first}1"}], {}).partition("\r\n")[2]
+        assert row.lstrip('"').startswith(f"'{first}")

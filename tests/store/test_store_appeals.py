@@ -74,9 +74,9 @@ async def test_each_step_is_a_record_of_who_without_what(redis, clock, appeals):
 
 async def test_of_steps_at_once_none_is_lost_and_one_outcome_counts(redis, clock, appeals):
     made = await opened(appeals, clock)
-    notes = [appeals.take("shop", made.id, step(clock, "note", text=f"n{n}")) for n in range(5)]
+    notes = [appeals.take("shop", made.id, step(clock, "note", text=f"n{n}")) for n in range(12)]
     await asyncio.gather(*notes)
-    assert {one.text for one in (await appeals.find("shop", made.id)).steps} == {TEXT, *(f"n{n}" for n in range(5))}
+    assert {one.text for one in (await appeals.find("shop", made.id)).steps} == {TEXT, *(f"n{n}" for n in range(12))}
     ends = [closed(appeals, clock, made, outcome) for outcome in ("upheld", "overturned", "withdrawn")]
     results = await asyncio.gather(*ends, return_exceptions=True)
     assert sorted(isinstance(one, Refused) for one in results) == [False, True, True]

@@ -67,6 +67,13 @@ async def test_an_end_user_of_another_app_is_unknown(jobs, clock, ledger):
     assert await ledger.of("shop", "nobody") is None
 
 
+async def test_a_row_that_can_not_be_read_makes_nobody_the_end_user_of_another_app(redis, jobs, clock, ledger):
+    await lived(jobs, clock, ANN, REFUSED, app="other")
+    await redis.hset(keys.QUARANTINE, ANN, b"nothing that can be read")
+    assert await ledger.of("shop", ANN) is None
+    assert (await ledger.of("other", ANN)).quarantined
+
+
 async def test_the_list_is_bounded_and_one_of_another_type_is_set_aside(redis, jobs, clock, ledger, monkeypatch):
     monkeypatch.setattr(ledger_entries, "MAX_FLAGGED", 2)
     for person in (ANN, BOB, EVE):

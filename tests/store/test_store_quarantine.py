@@ -141,7 +141,7 @@ async def test_it_ends_by_itself_at_its_time(redis, jobs, quarantine):
     await here.add("shop", ANN, by="key_ops", reason="", until=now + timedelta(hours=1))
     with pytest.raises(Refused):
         await jobs.submit(new_job(safety_identifier=ANN))
-    await here.add("shop", ANN, by="key_ops", reason="", until=now - timedelta(seconds=2))
+    await here.add("shop", ANN, by="key_ops", reason="", until=now - timedelta(seconds=2), shorten=True)
     assert await here.of_app("shop") == []
     await jobs.submit(new_job(safety_identifier=ANN))
 

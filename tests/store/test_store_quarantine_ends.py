@@ -11,6 +11,7 @@ from builders import BLOCKED, PLAIN, STARTED, began, done, new_job, noticed
 
 from worker.clock import Clock, to_ms
 from worker.jobs import events as ev
+from worker.jobs.errors import Refused
 from worker.jobs.states import CheckEnd, Outcome
 from worker.store import keys
 from worker.store.audit.trail import Trail
@@ -115,6 +116,31 @@ async def test_the_later_end_counts_and_none_is_the_latest(redis, clock, quarant
     at = clock.now() + timedelta(seconds=1)
     assert await quarantine.add_by_provider("shop", ANN, at, "safety_identifier.blocked", 7) is False
     assert await redis.zcard(keys.QUARANTINE_ENDS) == 0
+
+
+async def test_a_person_ends_it_earlier_only_expressly(redis, clock, quarantine):
+    async def renewed(days, **given):
+        until = None if days is None else clock.now() + days * DAY
+        return await quarantine.add("shop", ANN, by="key_1", reason="", until=until, **given)
+
+    for first, then in ((30, 1), (None, 3_650)):
+        await renewed(first)
+        with pytest.raises(Refused, match="longer than that") as refused:
+            await renewed(then)
+        assert refused.value.code == "would_end_earlier"
+        assert await until(quarantine) == (0 if first is None else to_ms(clock.now() + first * DAY))
+    await renewed(None)
+    raw = await redis.hget(keys.QUARANTINE, ANN)
+    await redis.hset(keys.QUARANTINE, ANN, b"nothing that can be read")
+    with pytest.raises(Refused):
+        await renewed(1)
+    await redis.hset(keys.QUARANTINE, ANN, raw)
+    await renewed(1, shorten=True)
+    await renewed(2)
+    clock.step(3 * 86_400)
+    await renewed(1)  # over, and not removed yet
+    assert await until(quarantine) == to_ms(clock.now() + DAY)
+    assert {act for act, _ in await acts(redis)} == {"quarantine.added"}
 
 
 async def test_a_new_notice_renews_and_the_same_one_does_not(redis, clock, quarantine):

@@ -45,9 +45,11 @@ async def test_jobs_wait_for_the_providers_rate_and_not_in_429s(
     monkeypatch.setenv("VIGIL_API_KEY", vigil.key)
     assert await asyncio.to_thread(run, ["status"]) == 0
     assert await asyncio.to_thread(run, ["get", last]) == 0
-    shown = capsys.readouterr().out
+    assert await asyncio.to_thread(run, ["why", last]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
     assert f"for provider_rate of {SOL} (account default), the next starts at 20" in shown
     assert f"waiting for provider rate of {SOL}" in shown
+    assert f"The job for {SOL} waits for the rate limit of the provider" in shown
 
     other = await app.submit(model="gpt-5.6-luna", input="[[sim: normal tokens=2]] Hello")
     assert (await app.wait(other.id)).status == "completed", "another model has a limit of its own"

@@ -30,14 +30,18 @@ async def test_a_batch_accepted_whole_is_counted_and_each_end_explained(
         return done.stdout
 
     # one job that can't be accepted keeps the others out
-    prompts = ["[[sim: check_then_block]] a", "[[sim: filter_down]] b", "[[sim: normal tokens=4000 rate=2]] c"]
+    prompts = [
+        "[[sim: check_then_block]] a",
+        "[[sim: filter_down]] b\u2028\u0085",
+        "[[sim: normal tokens=4000 rate=2]] c",
+    ]
     jobs = [{"model": SOL, "input": prompt, "policy": {"on_delay": {"action": "wait"}}} for prompt in prompts]
     with pytest.raises(ApiError, match="None of the 4 jobs was accepted, because job 3 is refused"):
         await app.batch([*jobs, {"model": "no-such", "input": "d"}], group="night-7", all_or_nothing=True)
     assert (await app.list()).data == ()
 
     file = tmp_path / "jobs.ndjson"
-    file.write_text("\n".join(json.dumps(job) for job in jobs))
+    file.write_text("\n".join(json.dumps(job, ensure_ascii=False) for job in jobs))
     words = ("batch", str(file), "--group", "night-7", "--all-or-nothing", "--idempotency-key", "k")
     assert "group night-7: 3 accepted, 0 refused" in await run(*words)
     again = json.loads(await run(*words, "--json"))["data"]  # the same batch again makes nothing new

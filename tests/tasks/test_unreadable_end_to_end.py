@@ -94,9 +94,7 @@ NEVER = {
     *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
 }
 FLEETING = {
-    **dict.fromkeys(
-        (keys.LIMITS, keys.limit_apps("rate:default:x"), keys.limit_line("rate:default:x", "acme")), "zset"
-    ),
+    **dict.fromkeys((keys.LIMITS, keys.limit_apps("rate:x"), keys.limit_line("rate:x", "acme")), "zset"),
     keys.places("model:default:x"): "set",
     **dict.fromkeys((keys.INCIDENTS, keys.RETENTION_TIMES), "hash"),
     keys.RETENTION_AGAIN: "string",

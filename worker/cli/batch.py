@@ -76,7 +76,7 @@ def _read_jobs(file: Path) -> list[NewJob]:
         raise CliError(f"{file} is not UTF-8 text", EXIT_USAGE) from None
     try:
         whole = json.loads(text) if text.lstrip().startswith("[") else None
-        found = whole if whole is not None else [json.loads(line) for line in text.splitlines() if line.strip()]
+        found = whole if whole is not None else [json.loads(line) for line in text.split("\n") if line.strip()]
     except ValueError:
         raise CliError(f"{file} is neither a JSON array nor one JSON object a line", EXIT_USAGE) from None
     if not found or not all(isinstance(one, dict) for one in found):

@@ -76,10 +76,12 @@ def add(
     end_user: Annotated[str, typer.Argument(metavar="END_USER", help="The end user's id, or safety identifier.")],
     reason: Annotated[str, typer.Option(help="The reason; it is kept in the audit trail.")] = "",
     until: Annotated[str | None, typer.Option(metavar="TIME", help="The time at which it ends.")] = None,
+    shorten: Annotated[bool, typer.Option("--shorten", help="Let it end earlier than the one in force.")] = False,
     as_json: Json = False,
 ) -> None:
     """Quarantine an end user, or renew it. New jobs are refused, waiting ones cancelled; running ones continue."""
-    body = {"end_user": end_user, "reason": reason, **({"until": until} if until else {})}
+    body: dict[str, Any] = {"end_user": end_user, "reason": reason, **({"until": until} if until else {})}
+    body |= {"shorten": True} if shorten else {}
     with Client() as client:
         made = client.call("POST", "/v1/quarantine", body)
     print(json.dumps(made, indent=2) if as_json else f"{clean(end_user)} is in quarantine")

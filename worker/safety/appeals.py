@@ -22,6 +22,7 @@ MAX_TEXT: Final = 4_000
 """Characters of a reason, an answer or a note."""
 MAX_JOBS: Final = 100
 MAX_STEPS: Final = 200
+"""Beside the one that closes it."""
 _CASE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _FROM: Final[dict[str, tuple[AppealState, ...]]] = {
     "sent": ("open", "answered"),
@@ -85,7 +86,7 @@ def take_step(appeal: Appeal, step: AppealStep) -> Appeal:
     """Return the appeal after this step. Raises Refused for one that its state does not allow, or without its text."""
     if appeal.state == "closed":
         raise Refused("appeal_closed", "This appeal is closed, and stays as it is: open another one.", 409)
-    if len(appeal.steps) >= MAX_STEPS:
+    if len(appeal.steps) >= MAX_STEPS and step.kind != "closed":  # or it would stay open for ever
         raise Refused(
             "appeal_too_long", f"An appeal has at most {MAX_STEPS} steps: close it and open another one.", 409
         )

@@ -12,7 +12,7 @@ from worker.jobs.states import PAUSE_SCOPE, UNDER_WAY, Purpose
 from worker.jobs.view_schema import WaitReason
 from worker.safety.messages import job_error
 
-_LIMITS: Final[dict[WaitReason, str]] = {
+LIMITS: Final[dict[WaitReason, str]] = {
     "provider_rate": "the rate limit of the provider, or of models.toml",
     "account_checks": "its turn, as the provider checks most requests of this account",
     "model_concurrency": "another job of the model to end",
@@ -28,9 +28,9 @@ def expiry_error(
     Its type stays that of a deadline; code, provider and advice are those of the cause. `limit`: the limit at which it
     waited; then only the message says so, as the limit is no fault.
     """
-    passed, cause = job_error(deadline), _cause_of_waiting(job)
+    passed, cause = job_error(deadline), cause_of_waiting(job)
     if limit is not None:
-        return passed.evolve(message=f"{passed.message} It was waiting for {_LIMITS[limit]}.")
+        return passed.evolve(message=f"{passed.message} It was waiting for {LIMITS[limit]}.")
     if cause is None:
         return passed
     why = "It was held until then" if job.hold is not None else "Its last attempt had failed"
@@ -43,7 +43,7 @@ def expiry_error(
     )
 
 
-def _cause_of_waiting(job: Job) -> JobError | None:
+def cause_of_waiting(job: Job) -> JobError | None:
     """Return what a waiting job waits for; None if it runs, or has never been kept from running."""
     if job.status in UNDER_WAY:
         return None

@@ -1,7 +1,8 @@
 """Tells in one paragraph what became of a job: outcome, calls, checks, another model, cost, and what can be done next.
 
-Pure, from the record alone, so it holds neither prompt nor output. Where there is a message for a person already, it is
-that one: errors, blocks, disclosures, checks, removed input, the bill of a cancelled job.
+Pure, from the record and the limit at which the job waits, so it holds neither prompt nor output. Where there is a
+message for a person already, it is that one: errors, blocks, disclosures, checks, removed input, the bill of a
+cancelled job.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from worker.jobs.billed import billed_view
 from worker.jobs.catalogue import dollars
 from worker.jobs.input_changes import input_changes
 from worker.jobs.offer_terms import offer_message
-from worker.jobs.record import Check, Job
+from worker.jobs.record import Check, Job, JobError
 from worker.jobs.running_check import check_message, next_action
-from worker.jobs.states import CheckEnd, Evidence, ScheduledReason, Status
+from worker.jobs.states import PAUSE_SCOPE, CheckEnd, Evidence, ScheduledReason, Status
 from worker.jobs.timestamps import iso_utc
-from worker.jobs.view_schema import documented
+from worker.jobs.view_schema import WaitingForView, documented
+from worker.safety.end_causes import LIMITS, cause_of_waiting
+from worker.safety.messages import MESSAGES, asked_message
 from worker.safety.rerun import refusal_of_rerun
 
 _MINUTE_S: Final = 60
@@ -72,10 +75,10 @@ class ExplanationView(TypedDict):
     """What can be done next."""
 
 
-def explain(job: Job, now: datetime) -> ExplanationView:
-    """Return what became of the job, as of `now`."""
+def explain(job: Job, now: datetime, waiting_for: WaitingForView | None = None) -> ExplanationView:
+    """Return what became of the job, as of `now`; `waiting_for`: the limit that keeps it."""
     sentences: dict[str, str | None] = {
-        "outcome": _outcome(job, now),
+        "outcome": _outcome(job, now, waiting_for),
         "calls": _calls(job),
         "checks": _checks(job, now),
         "substitution": _substitution(job),
@@ -87,7 +90,7 @@ def explain(job: Job, now: datetime) -> ExplanationView:
     return {"id": job.id, "status": job.status, "text": text, **sentences}  # type: ignore[typeddict-item]
 
 
-def _outcome(job: Job, now: datetime) -> str:
+def _outcome(job: Job, now: datetime, waiting_for: WaitingForView | None) -> str:
     took = lasting((job.finished_at or now, job.created_at))
     error = job.error.message if job.error is not None else "Its cause is not known."
     match job.status:
@@ -105,24 +108,42 @@ def _outcome(job: Job, now: datetime) -> str:
             return f"The job for {job.requested_model} expired after {took}: {error}"
         case Status.CANCELLED:
             return f"The job for {job.requested_model} was cancelled after {took}: {error}"
+        case Status.QUEUED | Status.SCHEDULED if waiting_for is not None:
+            about = f", until about {iso_utc(waiting_for['until'], 'seconds')}" if waiting_for["until"] else ""
+            return f"The job for {job.requested_model} waits for {LIMITS[waiting_for['reason']]}{about}."
         case Status.QUEUED:
             return f"The job for {job.requested_model} has waited for a worker for {took}."
         case Status.SCHEDULED:
             return _waiting(job)
         case _:
-            running = job.attempts[-1].model if job.attempts else job.requested_model
-            return f"The job is running on {running}, {took} after it was submitted."
+            models = [a.model for a in job.attempts if a.outcome is None] or [job.requested_model]
+            return f"The job is running on {' and '.join(models)}, {took} after it was submitted."
 
 
 def _waiting(job: Job) -> str:
-    until = f" until {iso_utc(job.next_attempt_at, 'seconds')}" if job.next_attempt_at is not None else ""
+    at = iso_utc(job.next_attempt_at, "seconds") if job.next_attempt_at is not None else ""
+    until = f" until {at}" if at else ""
+    cause = _cause(job)
+    why = f": {cause.message}" if cause is not None else "."
+    if _is_paused(job):
+        return f"The job for {job.requested_model} is on hold{until}: the operators have paused jobs like it."
     if job.hold is not None:
-        return f"The job for {job.requested_model} is on hold{until}, because of {job.hold.scope.partition(':')[0]}."
+        why = why if cause is not None else f", because of {job.hold.reason}."
+        return f"The job for {job.requested_model} is on hold{until}{why}"
     if job.reason == ScheduledReason.BACKOFF:
-        last = next((a.error for a in reversed(job.attempts) if a.error is not None), None)
-        why = f": {last.message}" if last is not None else "."
-        return f"The job for {job.requested_model} is tried again{until}, because its last call failed{why}"
+        when = f" at {at}" if at else ""
+        return f"The job for {job.requested_model} is tried again{when}, because its last call failed{why}"
     return f"The job for {job.requested_model} waits{until}, as it was submitted to."
+
+
+def _cause(job: Job) -> JobError | None:
+    """Return what a waiting job waits for, or None if there are no words for it."""
+    found = cause_of_waiting(job)
+    return found if found is not None and found.message != MESSAGES["unknown_error"].message else None
+
+
+def _is_paused(job: Job) -> bool:
+    return job.hold is not None and job.hold.scope.startswith(PAUSE_SCOPE)
 
 
 def _calls(job: Job) -> str | None:
@@ -136,7 +157,7 @@ def _calls(job: Job) -> str | None:
     listed = ", ".join(shown[:_SHOWN_CALLS]) + (f" and {left} more" if left > 0 else "")
     again = f", and reading was resumed {_times(resumed)}" if resumed else ""
     number = "one call" if len(shown) == 1 else f"{len(shown)} calls"
-    return f"It took {number}: {listed}{again}."
+    return f"It {'took' if job.settled else 'has taken'} {number}: {listed}{again}."
 
 
 def _checks(job: Job, now: datetime) -> str | None:
@@ -173,9 +194,11 @@ def _substitution(job: Job) -> str | None:
     stated = job.disclosure
     if stated is None:
         return None
-    consent = job.consent
+    message, consent = stated.message, job.consent
+    if job.settled and job.status is not Status.COMPLETED:
+        message = asked_message(stated.requested_model, stated.served_model, stated.reason)
     agreed = f" The key {consent.by} accepted that at {iso_utc(consent.at, 'seconds')}." if consent is not None else ""
-    return f"{stated.message}{agreed}"
+    return f"{message}{agreed}"
 
 
 def _notices(job: Job) -> str | None:
@@ -193,7 +216,10 @@ def _cost(job: Job) -> str | None:
     guessed = "about " if any(a.usage is not None and a.usage.estimated for a in job.attempts) else ""
     unanswered = f", of which ${dollars(wasted)} for calls whose answer was not delivered" if wasted else ""
     bill = f" {billed['message']}" if billed is not None else ""
-    return f"It {'cost' if job.settled else 'has cost'} {guessed}${dollars(total)}{unanswered}.{bill}"
+    if not job.settled:
+        running = ", without what is still running" if any(a.outcome is None for a in job.attempts) else ""
+        return f"So far it has cost {guessed}${dollars(total)}{running}."
+    return f"It cost {guessed}${dollars(total)}{unanswered}.{bill}"
 
 
 def _advice(job: Job) -> str | None:
@@ -201,6 +227,10 @@ def _advice(job: Job) -> str | None:
         return f"{offer_message(job.requested_model, job.offer.model)} `vigil retry` accepts the offer."
     if job.block is not None:
         return job.block.advice
+    if job.status is Status.SCHEDULED and job.hold is not None:
+        cause = _cause(job)
+        do = f"{cause.advice} " if cause is not None and not _is_paused(job) else ""
+        return f"{do}The job goes on by itself once that has ended."
     if job.settled and job.status is not Status.COMPLETED:
         advice = job.error.advice if job.error is not None else ""
         again = refusal_of_rerun(job, series_blocked=False) is None

@@ -94,3 +94,8 @@ def disclosure_message(requested: str, served: str, reason: DisclosureReason) ->
     return (
         f"The model {served} serves this request instead of the requested {requested}, {_DISCLOSURE_REASONS[reason]}."
     )
+
+
+def asked_message(requested: str, other: str, reason: DisclosureReason) -> str:
+    """Return the sentence that names the model that was asked for the requested one, and why, if none answered."""
+    return f"The model {other} was asked instead of the requested {requested}, {_DISCLOSURE_REASONS[reason]}."

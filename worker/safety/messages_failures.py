@@ -304,6 +304,11 @@ FAILURES: Final[dict[str, Message]] = {
         "Jobs of this end user are not sent, because of recent blocks or a notice of the provider.",
         "Ask the operators to review the quarantine of this end user and to lift it if it is a mistake.",
     ),
+    "rerun_blocked": Message(
+        "refused",
+        "The provider withheld the content of another rerun of the same job; so it was not sent again.",
+        "Do not send the same prompt again as it is; the blocked rerun says what the provider said.",
+    ),
     "encryption_key_missing": Message(
         "expired",
         "No worker had the encryption key that the job's content was stored with.",

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA: Final = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")  # full-width = + - @ are formulas to some spreadsheets
 
 
 def csv_text(group_by: Sequence[str], rows: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]) -> str:

@@ -11,7 +11,6 @@ from api.console.form_text import required_text
 from api.console.page_response import Page
 from api.console.visit import Form, Visit
 from api.jobs import quarantining
-from api.jobs.submission import identifier
 from api.runtime.store_deadline import with_deadline
 from api.web.problems import Problem
 from worker.clock import from_ms
@@ -103,7 +102,8 @@ async def quarantine_listed(visit: Visit, form: Form) -> Done:
     await _own(visit, person)
     until = visit.context.clock.now() + timedelta(hours=hours) if (hours := _hours(form)) else None
     name = await with_deadline(visit.request, visit.context.quarantine.name_of(visit.key.app, person))
-    adding = quarantining.quarantine_identifier(visit.context, visit.key, person, reason, until, name)
+    shorten = form.text("shorten", "") != ""
+    adding = quarantining.quarantine_identifier(visit.context, visit.key, person, reason, until, name, shorten=shorten)
     await with_deadline(visit.request, adding)
     return Done(f"/end-users/{person}", "quarantined")
 
@@ -132,10 +132,9 @@ async def _own(visit: Visit, person: str) -> FlaggedEndUser:
 
 async def _named(visit: Visit, form: Form) -> str:
     name = required_text(form, "end_user", _MAX_NAME)
-    by_name = await with_deadline(visit.request, identifier(visit.context, visit.key.app, name)) or ""
-    for person in (by_name, name):
-        if await with_deadline(visit.request, visit.context.ledger.of(visit.key.app, person)) is not None:
-            return person
+    person = await with_deadline(visit.request, quarantining.person_named(visit.context, visit.key.app, name))
+    if person is not None:
+        return person
     raise Problem(404, "end_user_not_found", "No job of this app that is still kept is of an end user of this name.")
 
 

@@ -9,7 +9,8 @@ from api.console.page_response import Page
 from api.console.simulator_scenarios import scenario_choices
 from api.console.visit import Form, Visit
 from api.jobs.dry_run import dry_run
-from api.jobs.submission import JobRequest, digests_of, submit
+from api.jobs.request_digests import digests_of
+from api.jobs.submission import JobRequest, submit
 from api.runtime.store_deadline import with_deadline
 from api.schema.requests import Submit
 from api.web.params import base_url

@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from api.jobs.content_looks import record_read
 from api.jobs.media_upload import uploaded, with_own_media
-from api.jobs.submission import JobRequest, digests_of, submit
+from api.jobs.request_digests import digests_of
+from api.jobs.submission import JobRequest, submit
 from api.openai_compat.chat import openapi as docs
 from api.openai_compat.chat.chunk_sequence import ChunkSequence
 from api.openai_compat.chat.completion import completion_head, completion_of

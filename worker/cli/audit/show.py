@@ -114,6 +114,13 @@ def summary(record: dict[str, Any]) -> str:
         who = data.get("by")
         who = f"{data['by_person']} ({who})" if data.get("by_person") else who
         parts = [who, data.get("kind"), data.get("key_id"), data.get("person"), data.get("scope"), data.get("reason")]
+        parts += [
+            data.get("safety_identifier"),
+            data.get("action"),
+            data.get("appeal"),
+            data.get("provider_case"),
+            data.get("outcome"),
+        ]
         parts += [f"{name}: {_short(old)} → {_short(new)}" for name, (old, new) in (data.get("changes") or {}).items()]
     elif record["type"] == "job.queued":
         parts = [f"app {record['app']}", record["key_id"], record["requested_model"]]

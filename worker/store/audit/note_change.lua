@@ -2,7 +2,7 @@
 -- KEYS     trail     chain_records: ids of the chain's records     job: the job's hash     note_count: number of notes
 --          guarded: the key whose value was read
 -- ARGV     last_id: id of the last record that the caller read ("" = none), hash, record
---          kind: of the guard, "none", "string", "field" (of a hash), or "member" (of a set: it must be in it)
+--          kind: of the guard, "string", "field" (of a hash), or "member" (of a set: it must be in it)
 --          name: the field or the member, value: what was read of a string or a field ("" = there was none)
 --          count, then the commands (run_commands.lua)
 -- Returns  {"OK", id of the new record} | {"BEHIND"}: another record came first, read the chain again

@@ -29,14 +29,10 @@ class Guard:
     that a set has a member. The value None means that there was none.
     """
 
-    kind: Literal["none", "string", "field", "member"]
+    kind: Literal["string", "field", "member"]
     key: str
     name: str = ""
     value: bytes | None = None
-
-
-UNGUARDED: Final = Guard("none", keys.AUDIT)
-"""The change replaces whatever there is."""
 
 
 class NotedChanges:

@@ -5,6 +5,7 @@ Each step is written together with its audit record, which says who took it and 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -31,6 +32,7 @@ CLOSED_TTL_S: Final = LEDGER_TTL_S
 MAX_OPEN: Final = 50
 """Appeals of one end user, job or case that are listed with it."""
 _MAX_TRIES: Final = 10
+_PAUSE_S: Final = 0.05  # at most before the first repetition; more before each one after it
 _MAX_READ: Final = 500  # that one page looks at
 _CHUNK: Final = 100
 _MAX_PER_SWEEP: Final = 100
@@ -63,7 +65,9 @@ class Appeals:
 
     async def take(self, app: str, appeal_id: str, step: AppealStep) -> Appeal | None:
         """Take a step; return the appeal after it, or None if the app has no such one. Raises Refused."""
-        for _ in range(_MAX_TRIES):
+        for number in range(_MAX_TRIES):
+            if number:  # others change it: at other moments than they do
+                await asyncio.sleep(self._clock.random_bytes(1)[0] / 255 * _PAUSE_S * number)
             raw = await self._raw(app, appeal_id)
             if raw is None:
                 return None

@@ -158,7 +158,8 @@ class EndUserLedger:
             pipe.exists(keys.index(app, "user", end_user))
             newest, has_jobs = await pipe.execute()
         (found,) = await self._counted([(app, end_user, int(newest or 0))])
-        return found if newest is not None or has_jobs or found.quarantined else None
+        own_row = found.row is not None and found.row.since_ms > 0  # one that can't be read does not say whose it is
+        return found if newest is not None or has_jobs or own_row else None
 
     async def entries(self, end_user: str) -> list[LedgerEntry]:
         """Return the newest entries of all kinds, newest first; check first whose end user it is."""

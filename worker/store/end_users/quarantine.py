@@ -19,7 +19,7 @@ from arq.connections import ArqRedis
 from worker.clock import Clock, from_ms, to_ms
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.store import keys
-from worker.store.audit.noted_changes import UNGUARDED, Guard, NotedChanges
+from worker.store.audit.noted_changes import Guard, NotedChanges
 from worker.store.commands import Command
 from worker.store.connection.job_keys import require_object
 from worker.store.connection.lua_scripts import script
@@ -49,6 +49,10 @@ _MAX_PER_SWEEP: Final = 100
 _MAX_TRIES: Final = 10
 _RETRY_MS: Final = 3_600_000  # until a quarantine is looked at again that can't end
 _DAY_MS: Final = 86_400_000
+_EARLIER: Final = (
+    "The end user is in quarantine for longer than that. Lift it with a reason, or ask for the earlier end expressly: "
+    "`shorten`, or `vigil quarantine add --shorten`."
+)
 _NOTHING: Final[Mapping[str, str]] = {}
 
 
@@ -70,13 +74,30 @@ class Quarantine:
         until: datetime | None = None,
         name: str | None = None,
         noted: Mapping[str, str] = _NOTHING,
+        shorten: bool = False,
     ) -> QuarantinedUser:
-        """Quarantine the app's end user by a person, replacing an earlier row. `noted`: more for the audit record."""
+        """Quarantine the app's end user by a person, replacing an earlier row. `noted`: more for the audit record.
+
+        Raises Refused if that would end the one in force earlier, unless `shorten`.
+        """
         ends = 0 if until is None else to_ms(until)
-        made = QuarantinedUser(app, end_user, "ops", reason, by, to_ms(self._clock.now()), ends, name)
-        commands = [*set_commands(self._dump(made), made, "added"), *flag(app, end_user, made.since_ms)]
-        await self._changes.write(ADDED, commands, UNGUARDED, app=app, by=by, why=reason, data={**_data(made), **noted})
-        return made
+        for _ in range(_MAX_TRIES):
+            async with store_errors("quarantine the end user", keys.QUARANTINE):
+                stored = await self._redis.hget(keys.QUARANTINE, end_user)
+            if stored is not None and not shorten and self._would_end_earlier(end_user, stored, ends):
+                raise Refused("would_end_earlier", _EARLIER, 409)
+            made = QuarantinedUser(app, end_user, "ops", reason, by, to_ms(self._clock.now()), ends, name)
+            commands = [*set_commands(self._dump(made), made, "added"), *flag(app, end_user, made.since_ms)]
+            guard, data = Guard("field", keys.QUARANTINE, end_user, stored), {**_data(made), **noted}
+            if await self._changes.write(ADDED, commands, guard, app=app, by=by, why=reason, data=data) is not None:
+                return made
+        raise Refused("quarantine_busy", "The quarantine is changing right now; try again.", 409)
+
+    def _would_end_earlier(self, end_user: str, stored: bytes, ends: int) -> bool:
+        """Return True when the stored quarantine is in force after `ends`; one that can't be read has no end."""
+        current = self._readable(end_user, stored)
+        last = 0 if current is None else current.until_ms
+        return ends != 0 and (last == 0 or (ends < last and current is not None and not self._is_over(current)))
 
     async def add_by_provider(self, app: str, end_user: str, at: datetime, reason: str, days: int = 0) -> bool:
         """Quarantine the end user because the provider blocks them since `at`, or renew the quarantine; return True

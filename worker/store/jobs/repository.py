@@ -28,6 +28,7 @@ from worker.jobs.errors import (
 )
 from worker.jobs.events import EventDraft
 from worker.jobs.record import Job
+from worker.jobs.states import Status
 from worker.jobs.view_schema import WaitReason
 from worker.settings import Settings
 from worker.store import keys
@@ -40,6 +41,7 @@ from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
+from worker.store.connection.wrong_types import set_aside_wrong_types
 from worker.store.end_users.ledger_entries import QuarantineLimits, must_not_be_quarantined
 from worker.store.envelope import OUTPUT
 from worker.store.errors import store_errors
@@ -52,6 +54,7 @@ from worker.store.jobs.inputs import KeptMedia
 from worker.store.jobs.item_references import item_commands, named_items
 from worker.store.jobs.job_creation import JobCreation
 from worker.store.jobs.scripts import Scripts
+from worker.store.jobs.search_terms import RERUN, indexes_of_terms, value_term
 from worker.store.jobs.set_aside import UnreadableJobs
 from worker.store.jobs.stored_job import (
     AppLimits,
@@ -341,6 +344,14 @@ class Jobs:
     async def trail(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
         """Return the job's events with seq > `after`, in order; from the audit trail where its own list has gaps."""
         return await self._unreadable_jobs.events(job_id, after)
+
+    async def is_series_blocked(self, job: Job) -> bool:
+        """Return True when the provider withheld the content of a rerun of the same series as the job."""
+        series = indexes_of_terms(job.app, value_term(RERUN, job.rerun_root or job.id).encode())
+        names = [*series, keys.index(job.app, "status", Status.BLOCKED)]
+        await set_aside_wrong_types(self._redis, dict.fromkeys(names, "zset"))
+        async with store_errors("look for a blocked rerun"):
+            return bool(await self._redis.zintercard(len(names), names, limit=1))
 
     async def overdue(self, limit: int = 100) -> list[str]:
         """Return the ids of waiting jobs whose deadline has passed."""

@@ -52,6 +52,9 @@ class AttemptStarter:
             recorder.tell(self.pacing.unused())
             await recorder.commit([*_without_start(drafts), hold_for_pause(self._pause)])
             return
+        if job.rerun_root is not None and await context.jobs.is_series_blocked(job):  # since this rerun was submitted
+            await settle(recorder, self._attempts, drafts, ev.Failed(error=messages.job_error("rerun_blocked")))
+            return
         tried = any(a.purpose not in (Purpose.RACE, Purpose.DRAFT) for a in job.attempts)
         model = model_of_next_call(job)
         denial = context.accounts.skipped(job.app, model)
