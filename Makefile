@@ -17,10 +17,10 @@ demo: install  ## One job per outcome against the simulator; needs no key and no
 	@$(BIN)/vigil demo
 
 test: lint  ## Lint, then all tests.
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 test-thorough: install-dev  ## All tests with every case that they know; takes two to three times as long.
-	VIGIL_TEST_THOROUGH=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+	VIGIL_TEST_THOROUGH=1 $(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: install-dev  ## ruff, import-linter, mypy, names and docstrings.
 	$(BIN)/ruff check .
@@ -54,7 +54,7 @@ soak: install-dev  ## 2,000 jobs in five minutes under random faults; prints the
 
 test-newest:  ## The same tests with the newest releases that pyproject.toml admits, in an environment of their own.
 	@ops/install.sh newest
-	.tools/newest/bin/python -m pytest -n 3 --dist worksteal
+	.tools/newest/bin/python -m pytest -n 4 --dist worksteal
 
 locks: install-dev  ## Pin the newest releases that pyproject.toml admits; needs a network.
 	@$(BIN)/python ops/locks.py make
