@@ -43,7 +43,7 @@ from worker.store.admission.rate_limit import RateLimit, RateMeter
 from worker.store.apps import ApiKey
 from worker.store.commands import Command, flatten
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets
-from worker.store.connection.lua_scripts import CONTENT_SIZE, RUN_COMMANDS, script
+from worker.store.connection.lua_scripts import RUN_COMMANDS, script
 from worker.store.connection.pool import connect
 from worker.store.connection.script_batch import ScriptBatch
 from worker.store.jobs.list_filters import ListFilters
@@ -138,7 +138,7 @@ def settled_commands(jobs: Jobs, secret: bytes, n: int, age_ms: int) -> list[Com
 async def fill(redis: ArqRedis, jobs: Jobs, count: int) -> None:
     """`count` settled jobs over the last month, and some that wait."""
     began, secret = time.perf_counter(), await KeptSecrets(redis, Clock()).get(DIGEST)
-    commit = ScriptBatch(redis, script(redis, "admission/quarantine_of", CONTENT_SIZE, RUN_COMMANDS, "jobs/commit"))
+    commit = ScriptBatch(redis, script(redis, "admission/quarantine_of", *RUN_COMMANDS, "jobs/commit"))
 
     async def store(n: int) -> None:
         commands = settled_commands(jobs, secret, n, (count - n) * 30 * 86_400_000 // count)
