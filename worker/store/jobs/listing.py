@@ -36,7 +36,8 @@ MAX_READ: Final = 2_000
 MAX_COUNTED: Final = 10_000
 """Members of an index that a count reads at most."""
 _MAX_BY_ID: Final = 10
-_FIRST, _BATCH = 50, 250  # members that a search with several filters reads first, and then at a time
+_PER_ROW, _BATCH = 16, 250
+"""A search with several filters reads so many members for each job of the page, then so many at a time."""
 _CLOCK: Final = Clock()
 
 
@@ -72,9 +73,7 @@ async def list_jobs(
         return await _list_by_provider_id(redis, app, filters, limit, last, load), None
     search = await search_of(redis, app, filters, last)
     found: list[StoredJob] = []
-    size = (
-        limit + 1 if search.is_simple else min(_BATCH, max(_FIRST, 4 * limit))
-    )  # a single filter needs no second read
+    size = limit + 1 if search.is_simple else min(_BATCH, _PER_ROW * limit)  # a single filter needs no second read
     while search.read < MAX_READ and not search.ended:
         names = await search.next(min(size, MAX_READ - search.read))
         while names and len(found) <= limit:  # read the records of no more jobs than the page needs
