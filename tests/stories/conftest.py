@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import pytest
 from arq.connections import ArqRedis
 from full_stack import full_stack
-from in_process import Stage
+from story import Story
 
 from worker.client import AsyncVigil
-from worker.simulator import Simulator
-
-
-@dataclass
-class Story:
-    """What a story uses."""
-
-    app: AsyncVigil  # the app's client, over HTTP
-    provider: Simulator  # the fake provider; `calls()` says what it was asked and what it billed
-    stage: Stage  # the workers
-    key: str  # the app's API key, with all scopes
-    url: str  # of the API
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import Story
 from in_process import until
+from story import Story
 
 from worker.cli.main import run
 

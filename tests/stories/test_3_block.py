@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import Story
+from story import Story
 
 SOL = "gpt-5.6-sol"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import Story
+from story import Story
 
 SOL, LUNA = "gpt-5.6-sol", "gpt-5.6-luna"
 SLOW = "[[sim: check_then_clear hold=6000]] Why is the sky blue?"

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from conftest import Story
+from story import Story
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "webhooks"))
 from webhook_receivers import Receiver

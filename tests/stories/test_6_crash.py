@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from conftest import Story
+from story import Story
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "chaos"))
 from in_process import until

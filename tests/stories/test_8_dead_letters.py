@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arq.connections import ArqRedis
-from conftest import Story
+from story import Story
 
 from worker.audit.keys import Signer, TrustedKeys
 from worker.clock import Clock

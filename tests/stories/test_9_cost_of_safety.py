@@ -12,7 +12,7 @@ from pathlib import Path
 import forked_vigil
 from arq.connections import ArqRedis
 from builders import ENCRYPTION_KEYS
-from conftest import Story
+from story import Story
 from waiting import LIMIT
 
 from worker.clock import Clock

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from arq.connections import ArqRedis
 from builders import ENCRYPTION_KEYS, PLAIN
-from conftest import Story
 from in_process import until
+from story import Story
 
 from worker.audit.keys import Signer, TrustedKeys
 from worker.cli.main import run

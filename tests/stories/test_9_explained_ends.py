@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Story
+from story import Story
 from typer.testing import CliRunner
 
 from worker.cli.main import assemble

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from conftest import Story
+from story import Story
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "telemetry"))
 import sentry_sdk

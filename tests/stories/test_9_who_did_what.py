@@ -12,7 +12,7 @@ import forked_vigil
 import pytest
 from arq.connections import ArqRedis
 from builders import ENCRYPTION_KEYS
-from conftest import Story
+from story import Story
 from waiting import LIMIT, until
 
 from worker.audit.keys import Signer, TrustedKeys
