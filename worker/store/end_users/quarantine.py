@@ -213,6 +213,16 @@ class Quarantine:
                     if one is not None and one.until_ms:
                         await self._redis.zadd(keys.QUARANTINE_ENDS, {end_user: one.until_ms}, nx=True)
 
+    async def index_some_ends(self, cursor: int) -> tuple[int, int]:
+        """Do what `index_ends` does for some rows; return (where to go on, 0 at the end; how many rows there were)."""
+        async with store_errors("look for the ends of quarantines", keys.QUARANTINE):
+            after, rows = await self._redis.hscan(keys.QUARANTINE, cursor, count=_ROWS_AT_ONCE)
+            read = [self._readable(name.decode(errors="replace"), raw) for name, raw in rows.items()]
+            ends = {one.safety_identifier: one.until_ms for one in read if one is not None and one.until_ms}
+            if ends:
+                await self._redis.zadd(keys.QUARANTINE_ENDS, ends, nx=True)
+        return int(after), len(rows)
+
     async def find(self, app: str, end_user: str) -> QuarantinedUser | None:
         """Return the app's end user if quarantined now, else None."""
         async with store_errors("check the quarantine", keys.QUARANTINE):
