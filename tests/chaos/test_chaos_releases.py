@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx2
 from in_process import SOL, until
@@ -19,7 +18,7 @@ from worker.jobs.states import Status
 from worker.store import codec, keys
 from worker.store.apps import SCOPES, Apps
 from worker.store.jobs.repository import Jobs
-from worker.store.lifecycle.migration_runner import MigrationProgress, read_migrations, read_progress
+from worker.store.stats.migration_progress import MigrationProgress, read_migrations, read_progress
 
 HELD = "[[sim: check_then_clear hold=600 latency=0 queue=0 tokens=3]] go"  # until the provider hurries
 
@@ -93,8 +92,8 @@ async def test_jobs_go_over_between_two_releases_and_back(tmp_path: Path) -> Non
                 assert (view["status"], bool(view["output_text"])) == ("completed", True)
                 listed = (await api.get("/v1/jobs?status=completed")).json()["data"]
                 assert len(listed) == len(ids)
-        told = [one.json["data"]["id"] for one in await receiver.gets(len(ids))]
-        assert sorted(told) == sorted(ids), "each end was told once, by whichever release"
+        delivered = [one.json["data"]["id"] for one in await receiver.gets(len(ids))]
+        assert sorted(delivered) == sorted(ids), "each end was told once, by whichever release"
         (raw,) = await stage.redis.hvals(keys.endpoints("acme"))
         stored = codec.unseal(raw)
         assert (stored["description"], stored[FIELD], stored["secrets"][0][FIELD]) == ("changed", "next", "next")
@@ -113,14 +112,13 @@ async def test_a_migration_of_the_next_release_waits_for_this_one_and_outlives_a
         )
 
         async def progress(of: int) -> MigrationProgress:
-            return (await read_progress(stage.redis, [SimpleNamespace(number=of)]))[0]  # type: ignore[list-item]
+            return (await read_progress(stage.redis, [of]))[0]
 
         async def is_done(of: int) -> bool:
             return (await progress(of)).state == "done"
 
         async def waits_for() -> list[str]:
-            migration = SimpleNamespace(number=number, what="")
-            (found,) = await read_migrations(stage.redis, Clock(), [migration])  # type: ignore[list-item]
+            (found,) = await read_migrations(stage.redis, Clock(), [number])
             return [one.kind for one in found.waits_for]
 
         await until("the migrations that both know", lambda: is_done(number - 1))

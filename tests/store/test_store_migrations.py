@@ -16,9 +16,10 @@ from worker.store.apps import Apps
 from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.listing import list_jobs
-from worker.store.lifecycle.migration_runner import MigrationRunner, MigrationStatus, read_migrations
+from worker.store.lifecycle.migration_runner import MigrationRunner
 from worker.store.lifecycle.migrations import MigrationStep, migrations_of
 from worker.store.stats.live_processes import ApiHeartbeat, live_processes
+from worker.store.stats.migration_progress import MigrationStatus, begin_again, read_migrations
 from worker.store.stats.worker_registry import record_heartbeat, remove_heartbeat
 from worker.store.store_schema import STORE_SCHEMA
 
@@ -71,7 +72,8 @@ async def states(redis: ArqRedis, clock: FakeClock, *migrations: Any) -> list[tu
     def row(one: MigrationStatus) -> tuple[str, int, list[str]]:
         return one.progress.state, one.progress.count, [process.id for process in one.waits_for]
 
-    found = await read_migrations(redis, clock, migrations or migrations_of(redis, clock))
+    numbers = [one.number for one in migrations or migrations_of(redis, clock)]
+    found = await read_migrations(redis, clock, numbers)
     return [row(one) for one in found]
 
 
@@ -237,3 +239,23 @@ async def test_the_processes_say_which_schema_they_know(redis, clock):
         ("API", "b", 0),
         ("API", "c", 0),
     ]
+
+
+async def test_an_operator_may_have_them_done_once_more(redis, clock):
+    """A step that runs at that moment stores nothing of what was before."""
+    await heartbeat(redis, clock, "w1")
+
+    class Interrupted(Counting):
+        async def step(self, cursor: str) -> MigrationStep:
+            if cursor == "2" and cursor not in self.done:
+                await begin_again(redis, [1])
+            return await super().step(cursor)
+
+    counting = Interrupted()
+    one = runner(redis, clock, "w1", counting)
+    await finish(one)
+    assert await states(redis, clock, counting) == [("done", 50, [])]
+    assert counting.done == ["", "1", "2", "", "1", "2", "3", "4"]
+    await begin_again(redis, [1])
+    await finish(one)
+    assert counting.done[8:] == ["", "1", "2", "3", "4"]

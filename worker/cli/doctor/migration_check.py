@@ -8,8 +8,8 @@ from worker.cli.doctor.check import DoctorCheck
 from worker.clock import Clock
 from worker.jobs.errors import RecordUnreadable
 from worker.store.connection.pool import Redis
-from worker.store.lifecycle.migration_runner import read_migrations
 from worker.store.lifecycle.migrations import migrations_of
+from worker.store.stats.migration_progress import read_migrations
 
 _MAX_NAMED: Final = 5
 _FIX: Final = "replace them by this release (ops/upgrading.md)"
@@ -18,14 +18,15 @@ _FIX: Final = "replace them by this release (ops/upgrading.md)"
 async def migration_check(redis: Redis, clock: Clock) -> DoctorCheck:
     """Check whether all migrations that this release knows are done."""
     try:
-        found = await read_migrations(redis, clock, migrations_of(redis, clock))
+        found = await read_migrations(redis, clock)
     except RecordUnreadable as error:
         return DoctorCheck("migrations", "problem", str(error), "start a worker: it sets aside what can't be read")
     left = [one for one in found if one.progress.state != "done"]
     if not left:
         return DoctorCheck("migrations", "ok", f"all {len(found)} are done")
     first = left[0]
-    detail = f"{len(found) - len(left)} of {len(found)} are done; number {first.number}, after which {first.what},"
+    what = next(one.what for one in migrations_of(redis, clock) if one.number == first.number)
+    detail = f"{len(found) - len(left)} of {len(found)} are done; number {first.number}, after which {what},"
     if first.waits_for:
         named = ", ".join(f"{one.kind} {one.id}" for one in first.waits_for[:_MAX_NAMED])
         more = len(first.waits_for) - _MAX_NAMED

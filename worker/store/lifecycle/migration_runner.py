@@ -8,47 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final
 
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
-from worker.jobs.stored_fields import StoredFields, dump_fields, load_fields
+from worker.jobs.stored_fields import dump_fields
 from worker.jobs.timestamps import iso_ms
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
-from worker.store.lifecycle.migrations import START, Migration
-from worker.store.stats.live_processes import LiveProcess, live_processes
-from worker.store.values import readable
+from worker.store.lifecycle.migrations import Migration
+from worker.store.stats.live_processes import live_processes
+from worker.store.stats.migration_progress import START, MigrationProgress, read_progress, statuses_of
 from worker.telemetry.events import emit
 
 LOCK_SECONDS: Final = 15
 """How long a worker that has died in a step keeps the others from going on."""
-
-State = Literal["to_do", "running", "done"]
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationProgress(StoredFields):
-    """How far a migration has come: where its next step begins, and how many values were looked at."""
-
-    state: State = "to_do"
-    cursor: str = START
-    count: int = 0
-    began_at: str = ""
-    ended_at: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationStatus:
-    """A migration, its progress, and the processes that it waits for."""
-
-    number: int
-    what: str
-    progress: MigrationProgress
-    waits_for: tuple[LiveProcess, ...] = ()
 
 
 class MigrationRunner:
@@ -67,7 +44,8 @@ class MigrationRunner:
         alive = await live_processes(self._redis, self._clock)
         if not any(one.kind == "worker" and one.id == self._worker_id for one in alive):
             return False  # not even this worker's heartbeat is there: nobody knows who lives
-        found = _statuses(self._migrations, await read_progress(self._redis, self._migrations), alive)
+        numbers = [one.number for one in self._migrations]
+        found = statuses_of(numbers, await read_progress(self._redis, numbers), alive)
         for status in found:
             if status.progress.state != "to_do" and status.waits_for and await self._lock():
                 await self._store(status.number, MigrationProgress(), keep_lock=False)
@@ -83,7 +61,7 @@ class MigrationRunner:
 
     async def _step(self, migration: Migration) -> bool:
         # read again, under the lock: the worker that had it before may have come further
-        progress = (await read_progress(self._redis, [migration]))[0]
+        progress = (await read_progress(self._redis, [migration.number]))[0]
         if progress.state == "done":
             await self._give_back()
             return True
@@ -116,39 +94,3 @@ class MigrationRunner:
         args = [self._worker_id, lock_ms, number, json.dumps(dump_fields(progress))]
         async with store_errors("note how far a migration has come", keys.MIGRATIONS):
             return bool(await self._advance(keys=[keys.MIGRATION_LOCK, keys.MIGRATIONS], args=args))
-
-
-async def read_migrations(redis: ArqRedis, clock: Clock, migrations: Sequence[Migration]) -> list[MigrationStatus]:
-    """Return the status of each of these migrations. Raises StoreUnavailable, RecordUnreadable."""
-    alive = await live_processes(redis, clock)
-    return _statuses(migrations, await read_progress(redis, migrations), alive)
-
-
-def _statuses(
-    migrations: Sequence[Migration], found: Sequence[MigrationProgress], alive: Sequence[LiveProcess]
-) -> list[MigrationStatus]:
-    older = {one.number: tuple(process for process in alive if process.store_schema < one.number) for one in migrations}
-    rows = zip(migrations, found, strict=True)
-    return [MigrationStatus(one.number, one.what, progress, older[one.number]) for one, progress in rows]
-
-
-async def read_progress(redis: ArqRedis, migrations: Sequence[Migration]) -> list[MigrationProgress]:
-    """Return how far each of these migrations has come; what can't be read begins again: each step may be repeated."""
-    numbers = [str(one.number) for one in migrations]
-    async with store_errors("read the migrations", keys.MIGRATIONS):
-        rows = await redis.hmget(keys.MIGRATIONS, numbers)
-    out = list[MigrationProgress]()
-    for raw in rows:
-        found = [one for _, one in readable([(keys.MIGRATIONS, raw)], _load)]
-        out.append(found[0] if found else MigrationProgress())
-    return out
-
-
-def _load(raw: bytes) -> MigrationProgress:
-    progress = load_fields(MigrationProgress, json.loads(raw))
-    texts = (progress.cursor, progress.began_at, progress.ended_at)
-    if progress.state not in ("to_do", "running", "done") or not all(isinstance(text, str) for text in texts):
-        raise ValueError("not the progress of a migration")
-    if type(progress.count) is not int:
-        raise ValueError("not the progress of a migration")
-    return progress

@@ -8,7 +8,7 @@ STORE_SCHEMA one higher. It must leave what older processes read, because one ma
 from __future__ import annotations
 
 import json
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from arq.connections import ArqRedis
 
@@ -16,9 +16,6 @@ from worker.clock import Clock
 from worker.store.end_users.quarantine import Quarantine
 from worker.store.lifecycle.search_backfill import SearchBackfill
 from worker.store.stats import queue_depth
-
-START: Final = ""
-"""The cursor before the first step."""
 
 
 class MigrationStep(NamedTuple):
