@@ -126,6 +126,7 @@ class WorkerProcess:
                 ("models-file", components.models_watch.run()),
                 ("delivery", components.dispatcher.run()),
                 ("sealer", components.audit_sealer.run()),
+                ("migrator", components.migrator.run()),
                 ("incidents", components.incident_reporter.run()),
                 *((("store-guard", guard.run(self._redis)),) if guard else ()),
             )

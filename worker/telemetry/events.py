@@ -177,6 +177,8 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "worker.broke": _row(ERROR, "A component of a worker ended by itself.", "error at what"),
     "round.broke": _row(ERROR, "A pass of a worker's loop failed with an internal error.", "error at what"),
     "worker.listening": _row(INFO, "A worker's health port is open.", "host port"),
+    "migration.began": _row(INFO, "A worker begins a migration of the store, which `version` numbers.", "version"),
+    "migration.done": _row(INFO, "A migration of the store is done; `count` values were looked at.", "version count"),
     "sweep.done": _row(DEBUG, "A sweep is complete."),
     "sweep.stuck": _row(ERROR, "A job could not be expired.", "error at"),
     "queue.stuck": _row(ERROR, "A job has been ready for long, and no worker takes it.", "seconds count"),

@@ -148,6 +148,8 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_workers_alive": Metric("gauge", "Workers with a heartbeat within a minute.", (), (), "store"),
     "vigil_workers_draining": Metric("gauge", "Those of them that drain.", (), (), "store"),
     "vigil_worker_slots_alive": Metric("gauge", "Jobs that the workers alive may run.", (), (), "store"),
+    "vigil_migrations_left": Metric("gauge", "Migrations of the store that are not done.", (), (), "store"),
+    "vigil_older_processes": Metric("gauge", "Processes of older releases that they wait for.", (), (), "store"),
     "vigil_limit_waiting_jobs": Metric(
         "gauge", "Jobs that a limit keeps from calling their model.", ("waits_for",), (), "store"
     ),

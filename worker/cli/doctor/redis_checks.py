@@ -9,6 +9,7 @@ from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
 from worker.cli.doctor.check import DoctorCheck, State, clock_check
 from worker.cli.doctor.key_checks import key_check
+from worker.cli.doctor.migration_check import migration_check
 from worker.cli.doctor.store_identity_check import seal_check, store_check
 from worker.cli.processes import with_redis
 from worker.clock import Clock
@@ -77,6 +78,7 @@ async def _checks(redis: Redis, url: str, kind: str, settings: Settings) -> Asyn
     after = clock.now().timestamp()
     yield clock_check("clock", "Redis", seconds + micros / 1e6 - (before + after) / 2)
     yield await _workers(redis, clock)
+    yield await migration_check(redis, clock)
     yield await _access(redis)
     yield await _audit_trail(redis, clock, settings)
     yield await key_check(redis, clock)
