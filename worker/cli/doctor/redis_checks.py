@@ -18,6 +18,7 @@ from worker.settings import Settings
 from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.model_access import known_access
 from worker.store.apps import Apps
+from worker.store.archive.attached import IMPATIENT, attach_archive
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.command_rights import advice, missing_rules, user_of
@@ -44,6 +45,7 @@ async def redis_checks(settings: Settings) -> AsyncIterator[DoctorCheck]:
         async with with_redis(settings) as actual:
             url = actual.redis_url or ""
             redis = connect(url, max_connections=2, retries=1)
+            attach_archive(redis, settings, IMPATIENT)
             try:
                 async for check in _checks(redis, url, kind, settings):
                     yield check
