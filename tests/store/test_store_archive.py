@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 
 import pytest
 from archived_trail import AT_ONCE, TRUSTED, ArchivedTrail, archived_trail, new_archive
@@ -20,8 +21,20 @@ from worker.store.audit.content_reads import CONTENT_READ
 from worker.store.audit.export import Export
 from worker.store.audit.trail import Trail
 from worker.store.audit.trail_search import TrailFilter, TrailSearch
+from worker.store.jobs.commit_commands import RetentionTimes
+from worker.store.lifecycle.archive_retention import ArchiveRetention
 from worker.store.lifecycle.archiver import Archiver, ArchiveRefused
 from worker.store.lifecycle.trimming import Trimming
+
+
+class LateClock(Clock):
+    """The machine's clock, so many seconds later."""
+
+    def __init__(self, seconds: float) -> None:
+        self.later = timedelta(seconds=seconds)
+
+    def now(self) -> datetime:
+        return super().now() + self.later
 
 
 @pytest.fixture
@@ -113,6 +126,7 @@ async def test_acts_and_looks_of_people_stay_in_redis_and_go_on_in_their_chains(
     notes = Trail(redis, clock)
     await notes.note("key.created", app="shop", job_id=None, by="ops", why="")
     await notes.note(CONTENT_READ, app="shop", job_id=trail.sealed.ids[0], by="ops", why="", kind="prompt")
+    await jobs.change(trail.sealed.ids[3], lambda _: NORMAL)
     await trail.grow(4)
     await trail.leave(*trail.sealed.ids)
     await trail.trim()
@@ -188,7 +202,7 @@ async def test_nothing_is_archived_that_its_seal_does_not_prove(trail):
     await trail.sealed.seal()
     newest = (await trail.sealed.rows())[-3]
     await trail.redis.xdel(keys.AUDIT, newest.id)
-    with pytest.raises(ArchiveRefused, match="sealed .* records, there are"):
+    with pytest.raises(ArchiveRefused, match=r"sealed .* records, there are"):
         await trail.archiver().run(now=True)
 
 
@@ -211,3 +225,48 @@ async def test_a_write_once_bucket_takes_it_all(redis, clock, jobs, s3):
     trail = await archived_trail(redis, clock, jobs, s3, write_once=True, undeletable=True)
     report = await trail.verify()
     assert report.good, report.faults
+
+
+async def test_whole_segments_that_are_over_go_with_an_entry_that_says_so(trail, clock):
+    keep = RetentionTimes(result=60, prompt=None, audit=60)
+    rows, later = await trail.sealed.rows(), LateClock(3600)
+    removal = ArchiveRetention(trail.redis, later, trail.archive, SIGNER, keep)
+    counts = [int((await trail.entry(number)).body["count"]) for number in (1, 2, 3)]
+    assert await removal.run(await trail.archiver().state()) == sum(counts)  # the fourth has not left Redis yet
+    assert [one.name for one in await trail.store.list_page("audit/segments")] == [(await trail.entry(4)).name]
+    assert (await trail.entry(5)).body["removed"] == sum(counts)
+    report = await trail.verify()
+    assert report.good, report.faults
+    assert report.records == len(rows) - sum(counts) == len(await trail.sealed.rows())
+    assert (report.removed, report.removed_before is not None) == (sum(counts), True)
+    assert await removal.run(await trail.archiver().state()) == 0
+    export = Export(trail.redis, Clock())
+    lines = [line async for page in export.lines() for line in page]
+    assert len(lines) == report.records
+
+
+async def test_a_legal_hold_keeps_a_whole_segment_until_it_is_released(trail, clock):
+    keep = RetentionTimes(result=60, prompt=None, audit=60)
+    held = trail.sealed.ids[8]  # of the second segment
+    await trail.redis.sadd(keys.LEGAL_HOLDS, held)
+    removal = ArchiveRetention(trail.redis, LateClock(3600), trail.archive, SIGNER, keep)
+    await removal.run(await trail.archiver().state())
+    assert (await trail.state()).kept == (2,)
+    assert await trail.sealed.of(held)
+    report = await trail.verify()
+    assert report.good, report.faults
+    assert report.kept == (await trail.entry(2)).body["count"]
+    await trail.redis.srem(keys.LEGAL_HOLDS, held)
+    assert await removal.run(await trail.archiver().state()) == report.kept
+    assert not await trail.sealed.of(held)
+    assert (await trail.verify()).good
+
+
+async def test_in_a_write_once_bucket_what_is_over_is_no_longer_read_although_it_is_there(redis, clock, jobs, s3):
+    trail = await archived_trail(redis, clock, jobs, s3, undeletable=True)
+    keep, rows = RetentionTimes(result=60, prompt=None, audit=60), await trail.sealed.rows()
+    removal = ArchiveRetention(trail.redis, LateClock(3600), trail.archive, SIGNER, keep)
+    removed = await removal.run(await trail.archiver().state())
+    assert await trail.store.head((await trail.entry(1)).name) is not None
+    assert len(await trail.sealed.rows()) == len(rows) - removed
+    assert (await trail.verify()).good

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from arq.connections import ArqRedis
@@ -17,16 +18,18 @@ from worker.audit.archive_entry import ArchiveEntry, BadEntry, entry_fault, pars
 from worker.audit.chain import AuditRow, stream_id
 from worker.audit.diagnose import AuditFault, TamperKind
 from worker.audit.keys import TrustedKeys
+from worker.audit.seals import Seal
 from worker.audit.segments import BadSegment, Segment, object_digest, read_segment
 from worker.audit.verify import Verifier
 from worker.clock import Clock
 from worker.store.archive.archive_state import ArchiveState
 from worker.store.archive.audit_archive import AuditArchive
 from worker.store.audit.seals import Seals
-from worker.store.audit.trail import Trail
+from worker.store.audit.trail import START, Trail
 
 _AT_ONCE: Final = 8
-Rest = Callable[[], Awaitable[None]]
+_MAX_NAMED: Final = 5
+Rest = Callable[[int], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -59,13 +62,52 @@ class VerifiedManifest:
 class ArchiveVerification:
     """One verification of one archive."""
 
-    def __init__(
-        self, redis: ArqRedis, clock: Clock, archive: AuditArchive, trusted: TrustedKeys, rest: Rest, page: int
-    ) -> None:
-        """`rest` is called between steps; `page`: how many records of Redis are compared at once."""
-        self._archive, self._trusted, self._rest, self._page = archive, trusted, rest, page
+    def __init__(self, redis: ArqRedis, clock: Clock, archive: AuditArchive, trusted: TrustedKeys, rest: Rest) -> None:
+        """`rest` is called between steps, with the number of records that were verified."""
+        self._archive, self._trusted, self._rest_after = archive, trusted, rest
         self._trail, self._seals = Trail(redis, clock), Seals(redis)
+        self._verifier = Verifier(trusted)
+        self.page = 5_000  # records at a time
         self.faults: list[AuditFault] = []
+        self.over: ArchiveEntry | None = None  # the entry that says what retention removed
+
+    async def run(self, state: ArchiveState, retention: Seal | None) -> tuple[Verifier, str | None, int]:
+        """Verify what a hold kept in Redis, and the archive.
+
+        Return (the verifier, where in Redis it goes on, how many seals there are known already); nowhere if something
+        is wrong: `faults` has what, or the verifier.
+        """
+        manifest = await self.manifest(state)
+        self.over = manifest.retention
+        self._verifier = verifier = Verifier(self._trusted, retention, begin=manifest.begin)
+        if manifest.fault is not None:
+            return self._ended(manifest.fault)
+        if retention is not None:
+            async for rows in self._trail.stored_pages(START, str(retention.body["upto"]), self.page):
+                verifier.feed(rows)
+        await self.segments(manifest, state, verifier)
+        if self.faults or verifier.stopped:
+            return self._ended(None)
+        newest, first = manifest.newest, await self._seals.first_number()
+        places = [str(retention.body["upto"])] if retention is not None else []
+        if newest is None:
+            return verifier, f"({places[0]}" if places else START, 0
+        through = int(newest.body["seal"])
+        if first is not None and first > through + 1:
+            one = first == through + 2
+            between = f"checkpoint {first - 1} is" if one else f"checkpoints {through + 1} to {first - 1} are"
+            detail = f"{between} neither in the archive, which ends with {newest.last}, nor in Redis"
+            return self._ended(AuditFault(TamperKind.REMOVED, detail, checkpoint=through + 1))
+        low = max([newest.last, *places], key=stream_id)
+        return verifier, f"({low}", through - first + 1 if first is not None else 0
+
+    def _ended(self, fault: AuditFault | None) -> tuple[Verifier, None, int]:
+        self._verifier.stopped = True
+        self.faults += [fault] if fault is not None else []
+        return self._verifier, None, 0
+
+    async def _rest(self) -> None:
+        await self._rest_after(self._verifier.records)
 
     async def manifest(self, state: ArchiveState) -> VerifiedManifest:
         """Return the manifest; its `fault` is the first one. It is read up to there."""
@@ -115,7 +157,8 @@ class ArchiveVerification:
             if segment is None or verifier.stopped:
                 return
             if manifest.is_kept(entry):
-                alone = Verifier(self._trusted, from_any=True, begin=(0, ""))
+                number, previous = entry.body["seals"]
+                alone = Verifier(self._trusted, begin=(int(number) - 1, str(previous)))
                 await self._feed(alone, segment)
                 alone.finish()
                 verifier.kept += alone.records
@@ -149,12 +192,16 @@ class ArchiveVerification:
         if segment is not None:  # which record is wrong its seals say
             await self._feed(verifier, segment)
             verifier.finish()
+            for chain, row in islice(verifier.suspects.items(), _MAX_NAMED):
+                detail = f"{row.id} of {chain} does not follow from the record before it"
+                self.faults.append(AuditFault(TamperKind.ALTERED, detail, row.id, chain))
+            verifier.suspects.clear()
         return None
 
     async def _feed(self, verifier: Verifier, segment: Segment) -> None:
         verifier.add(seal.line for seal in segment.seals)
-        for start in range(0, len(segment.rows), self._page):
-            verifier.feed(segment.rows[start : start + self._page])
+        for start in range(0, len(segment.rows), self.page):
+            verifier.feed(segment.rows[start : start + self.page])
             await self._rest()
 
     async def _compare(self, segment: Segment, state: ArchiveState) -> None:
@@ -174,7 +221,7 @@ class ArchiveVerification:
         here, left = stream_id(state.trimmed), 0
         low, high = segment.rows[0].id, segment.rows[-1].id
         archived = {row.id: row for row in segment.rows}
-        while rows := await self._trail.stored_page(low, high, self._page):
+        while rows := await self._trail.stored_page(low, high, self.page):
             changed = next((row for row in rows if archived.pop(row.id, None) != row), None)
             if changed is not None:
                 self.faults.append(_differs(changed, segment.rows))

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.audit.archive_entry import ArchiveEntry
 from worker.audit.chain import GENESIS, AuditRow, chain_of_row, stream_id
 from worker.audit.diagnose import AuditFault, TamperKind, diagnose_chain, diagnose_end
 from worker.audit.keys import TrustedKeys
@@ -24,7 +23,7 @@ from worker.store import keys
 from worker.store.archive.archive_state import ArchiveState, ArchiveStates
 from worker.store.archive.attached import archive_of
 from worker.store.archive.audit_archive import ArchiveDamaged, AuditArchive
-from worker.store.audit.archive_verification import ArchiveVerification, VerifiedManifest
+from worker.store.audit.archive_verification import ArchiveVerification
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import START, Trail
 from worker.store.connection.lua_scripts import script
@@ -71,7 +70,6 @@ class TrailVerification:
         self._redis, self._clock, self._trusted, self._pace = redis, clock, trusted, pace
         self._sealed_within = sealed_within if len(trusted) else None
         self._trail, self._seals, self._states = Trail(redis, clock), Seals(redis), ArchiveStates(redis)
-        self._archived: VerifiedManifest | None = None
         self._starts: dict[str, str] = {}
         self._chain_heads_script: Any = script(redis, "audit/chain_heads")
 
@@ -115,12 +113,13 @@ class TrailVerification:
         if archive is None and state is not None and state.has_left:
             detail = f"checkpoints up to {state.seal} are in the archive {state.address}, and VIGIL_ARCHIVE is not set"
             return Report(faults=[AuditFault(TamperKind.ARCHIVE, detail)])
-        extra: list[AuditFault] = []
+        extra, over = list[AuditFault](), None
         if archive is None:
             verifier = Verifier(self._trusted, retention)
             await self._stream(verifier, count)
         else:
-            verifier, extra = await self._stream_both(archive, state or ArchiveState(), retention)
+            verification, verifier = await self._stream_both(archive, state or ArchiveState(), retention)
+            extra, over = verification.faults, verification.over
         faults = [*extra, *await self._explain(verifier)]
         named = {fault.job_id for fault in faults}
         faults += [fault for fault in await self._check_heads(verifier) if fault.job_id not in named]
@@ -136,6 +135,8 @@ class TrailVerification:
         )
         if retention is not None:
             report.removed, report.removed_before = retention.body["removed"], _time(retention.body["upto"])
+        if over is not None:
+            report.removed, report.removed_before = report.removed + over.body["removed"], _time(over.body["upto"])
         if not count and verifier.records:
             report.notes.append("nothing is sealed: does a worker run that has a signing key?")
         if verifier.forgotten:
@@ -144,42 +145,14 @@ class TrailVerification:
 
     async def _stream_both(
         self, archive: AuditArchive, state: ArchiveState, retention: Seal | None
-    ) -> tuple[Verifier, list[AuditFault]]:
+    ) -> tuple[ArchiveVerification, Verifier]:
         """Verify what a hold kept in Redis, the archive, and what follows in Redis."""
-
-        async def rest() -> None:
-            await self._pace.rest(verifier.records)
-
-        verifier = Verifier(self._trusted, retention)
-        verification = ArchiveVerification(self._redis, self._clock, archive, self._trusted, rest, self._pace.records)
-        manifest = await verification.manifest(state)
-        if manifest.fault is not None:
-            verifier.stopped = True
-            return verifier, [manifest.fault]
-        verifier = Verifier(self._trusted, retention, begin=manifest.begin)
-        if retention is not None:
-            async for rows in self._trail.stored_pages(START, str(retention.body["upto"]), self._pace.records):
-                verifier.feed(rows)
-        await verification.segments(manifest, state, verifier)
-        self._archived = manifest
-        if verification.faults or verifier.stopped:
-            verifier.stopped = True
-            return verifier, verification.faults
-        newest, first = manifest.newest, await self._seals.first_number()
-        through = int(newest.body["seal"]) if newest is not None else 0
-        if newest is not None and first is not None and first > through + 1:
-            verifier.stopped = True
-            between = (
-                f"checkpoint {first - 1} is"
-                if first == through + 2
-                else f"checkpoints {through + 1} to {first - 1} are"
-            )
-            detail = f"{between} neither in the archive, which ends with {newest.last}, nor in Redis"
-            return verifier, [AuditFault(TamperKind.REMOVED, detail, checkpoint=through + 1)]
-        low = START if newest is None and retention is None else f"({_later(newest, retention)}"
-        skipped = through - first + 1 if newest is not None and first is not None else 0
-        await self._stream(verifier, await self._seals.count(), low, skipped)
-        return verifier, []
+        verification = ArchiveVerification(self._redis, self._clock, archive, self._trusted, self._pace.rest)
+        verification.page = self._pace.records
+        verifier, low, skipped = await verification.run(state, retention)
+        if low is not None:
+            await self._stream(verifier, await self._seals.count(), low, skipped)
+        return verification, verifier
 
     async def _stream(self, verifier: Verifier, count: int, low: str = START, skipped: int = 0) -> None:
         seals, more = self._seals.pages(count, skipped, size=self._pace.seals), count > skipped
@@ -384,13 +357,6 @@ class TrailVerification:
                     return [AuditFault(TamperKind.CHECKPOINT, detail, checkpoint=number)]
         report.notes.append(f"compared with the shipped copy up to checkpoint {last}")
         return []
-
-
-def _later(newest: ArchiveEntry | None, retention: Seal | None) -> str:
-    """Return up to where records were read before those that only Redis has."""
-    places = [newest.last] if newest is not None else []
-    places += [str(retention.body["upto"])] if retention is not None else []
-    return max(places, key=stream_id)
 
 
 def _unreadable(error: RecordUnreadable, job_id: str | None = None) -> AuditFault:
