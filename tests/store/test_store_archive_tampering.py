@@ -15,5 +15,5 @@ async def test_tampering_with_the_archive_is_found_and_named(redis, clock, jobs,
     expected = await tamper(trail)
     report = await trail.verify()
     assert not report.good, "nobody noticed"
-    said = "\n".join(f"{fault.kind}: {fault.detail}" for fault in report.faults)
-    assert re.match(expected, said), said
+    detail = "\n".join(f"{fault.kind}: {fault.detail}" for fault in report.faults)
+    assert re.match(expected, detail), detail

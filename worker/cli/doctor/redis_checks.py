@@ -7,6 +7,7 @@ from typing import Final
 
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
+from worker.cli.doctor.archive_check import archive_check
 from worker.cli.doctor.check import DoctorCheck, State, clock_check
 from worker.cli.doctor.key_checks import key_check
 from worker.cli.doctor.store_identity_check import seal_check, store_check
@@ -81,6 +82,7 @@ async def _checks(redis: Redis, url: str, kind: str, settings: Settings) -> Asyn
     yield await _workers(redis, clock)
     yield await _access(redis)
     yield await _audit_trail(redis, clock, settings)
+    yield await archive_check(redis, clock, settings)
     yield await key_check(redis, clock)
     sealed = await seal_check(settings, url)
     if sealed is not None:
