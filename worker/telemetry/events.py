@@ -160,6 +160,8 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "key.expiring": _row(WARNING, "An API key (`what`) ends soon: whoever uses it needs a new one.", "what seconds"),
     "content.damaged": _row(ERROR, "Content can't be read: it isn't what was written."),
     "audit.unsealed": _row(ERROR, "Audit records could not be sealed.", "error"),
+    "audit.unarchived": _row(ERROR, "The audit trail could not be archived; Redis keeps it.", "error lag_seconds"),
+    "audit.archived": _row(INFO, "Audit records were archived, trimmed from Redis or removed.", "what count"),
     "audit.no_key": _row(WARNING, "There is no key to sign the audit trail with.", "error"),
     # webhooks
     "webhook.tried": _row(DEBUG, "A message was sent once.", "result http_status seconds lag_seconds host attempts"),

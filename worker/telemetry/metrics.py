@@ -165,6 +165,9 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_last_probe_timestamp_seconds": Metric(
         "gauge", "When access was last probed.", ("model", "provider_account"), (), "store"
     ),
+    "vigil_audit_unarchived_seconds": Metric(
+        "gauge", "Age of the oldest sealed audit record that is not archived, with an archive.", (), (), "store"
+    ),
     "vigil_redis_used_memory_bytes": Metric("gauge", "Memory that Redis uses.", (), (), "store"),
     "vigil_redis_used_memory_ratio": Metric("gauge", "The same to maxmemory; absent = no limit.", (), (), "store"),
     "vigil_redis_persistence_ok": Metric("gauge", "1 = its last write to disk went well.", (), (), "store"),

@@ -17,6 +17,7 @@ from worker.store import keys
 from worker.store.admission.circuit_breaker import list_circuits
 from worker.store.admission.model_access import known_access
 from worker.store.admission.pace_state import read_pacing
+from worker.store.audit.archive_lag import archive_lag
 from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 from worker.store.provider.account_state import read_account_states
 from worker.store.provider.safety_notices import SafetyNotices
@@ -47,6 +48,7 @@ async def collect_samples(
         lambda: _provider(redis, accounts),
         lambda: _account(redis, clock, catalogue, notices, accounts),
         lambda: _memory(redis),
+        lambda: _archive(redis, clock),
     )
     found: list[Sample] = [("vigil_redis_up", _NO_LABELS, 1)]
     try:
@@ -130,6 +132,11 @@ async def _memory(redis: ArqRedis) -> list[Sample]:
         rows.append(("vigil_redis_used_memory_ratio", _NO_LABELS, used / maxmemory))
     rows.append(("vigil_redis_persistence_ok", _NO_LABELS, info.get("aof_last_write_status", "ok") == "ok"))
     return rows
+
+
+async def _archive(redis: ArqRedis, clock: Clock) -> list[Sample]:
+    lag = await archive_lag(redis, clock)
+    return [] if lag is None else [("vigil_audit_unarchived_seconds", _NO_LABELS, lag)]
 
 
 @dataclass(frozen=True, slots=True)
