@@ -24,7 +24,13 @@ def open_store(settings: Settings) -> Redis:
     """Return a client for the Redis of the settings, or for the embedded one."""
     vault = keyring_from(settings)
     guard = StoreGuard(settings.mark_file, Clock().random_bytes)
-    return connect(settings.store_url, keyring=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
+    return connect(
+        settings.store_url,
+        keyring=vault,
+        guard=guard,
+        max_connections=_MAX_CONNECTIONS,
+        compact=settings.compact_records,
+    )
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:

@@ -71,7 +71,7 @@ class Store:
     """One deployment with one Valkey."""
 
     def __init__(self, deployment: Deployment, redis: Redis, port: int, key: str) -> None:
-        self._deployment, self.redis, self._port, self._key = deployment, redis, port, key
+        self._deployment, self.redis, self.port, self.key = deployment, redis, port, key
         self._done = 0
 
     @classmethod
@@ -104,7 +104,7 @@ class Store:
         numbers = iter(range(self._done, self._done + jobs))
 
         async def submit() -> None:
-            line = await Line.open(self._port)
+            line = await Line.open(self.port)
             for n in numbers:
                 body = {
                     "model": "gpt-5.6-sol",
@@ -112,11 +112,11 @@ class Store:
                     "metadata": {"ticket": f"A-{n}", "team": f"{n % _PEOPLE}"},
                     "end_user": f"person-{n % _PEOPLE}",
                 }
-                status, answer = await line.ask(post("/v1/jobs", body, self._key))
+                status, answer = await line.ask(post("/v1/jobs", body, self.key))
                 if status >= 300:  # noqa: PLR2004
                     raise RuntimeError(f"{status} {answer[:300]!r}")
                 job_id = json.loads(answer)["id"]
-                while json.loads((await line.ask(get(f"/v1/jobs/{job_id}?wait=30", self._key)))[1])["status"] in (
+                while json.loads((await line.ask(get(f"/v1/jobs/{job_id}?wait=30", self.key)))[1])["status"] in (
                     "queued",
                     "running",
                     "scheduled",
@@ -135,9 +135,7 @@ class Store:
 
 async def quiet(redis: Redis, seconds: float) -> None:
     """Wait until arq's own leftovers of the runs are gone and `seconds` have passed."""
-    end = monotonic() + seconds
-    while monotonic() < end:
-        await asyncio.sleep(0.2)
+    await asyncio.sleep(seconds)
     async for name in redis.scan_iter(match="arq:*", count=_BATCH):
         await redis.delete(name)  # they expire within a minute or so
 
@@ -161,10 +159,16 @@ async def measure(jobs: int, settings: dict[str, str], settle: float) -> Report:
             if abs(by_kind[kind]) >= 0.5  # noqa: PLR2004  bytes
         ]
         report.lines.append("")
-        report.table((title, "bytes/job", "keys/job"), [*rows, ("all keys", sum(by_kind.values()), sum(count.values()))])
+        report.table(
+            (title, "bytes/job", "keys/job"), [*rows, ("all keys", sum(by_kind.values()), sum(count.values()))]
+        )
         report.figures += [
             Figure(f"used_memory per job, {title}", used, "bytes"),
-            Figure(f"audit trail (records and their ids), {title}", by_kind.get("audit", 0) + by_kind.get("audited", 0), "bytes"),
+            Figure(
+                f"audit trail (records and their ids), {title}",
+                by_kind.get("audit", 0) + by_kind.get("audited", 0),
+                "bytes",
+            ),
         ]
     return report
 
