@@ -59,7 +59,7 @@ def expand(raw: bytes) -> bytes:
         return raw
     try:
         frame = zstandard.get_frame_parameters(raw)
-        if not 0 < frame.content_size <= LARGEST:  # what says nothing of its size, Vigil did not write
+        if not 0 <= frame.content_size <= LARGEST:  # what says nothing of its size, Vigil did not write
             raise ValueError("a compressed value of an impossible size")
         return _decompressor(frame.dict_id).decompress(raw, allow_extra_data=False)
     except zstandard.ZstdError:
