@@ -59,7 +59,7 @@ class Compaction:
                 for name in names:
                     pipe.zrem(keys.COMPACTION_DUE, name)
                 taken = await pipe.execute() if names else []
-        return [name for name, mine in zip(names, taken, strict=True) if mine]
+        return [name for name, removed in zip(names, taken, strict=True) if removed]
 
     async def _compress(self, job_ids: Sequence[str]) -> int:
         names = [name for job_id in job_ids for name in (keys.job(job_id), keys.trail(job_id))]
