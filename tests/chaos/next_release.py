@@ -1,4 +1,4 @@
-"""Makes a release that does not exist yet: this tree with more fields in what it stores, as a next release may have."""
+"""Makes a release that does not exist yet: this tree with more fields in what it stores, compressed by default."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ FIELD = "of_the_next_release"
 _RECORD = "worker/jobs/record.py"
 _EVENTS = "worker/jobs/events.py"
 _UNSET = 'Field(default="", exclude_if=lambda value: not value)'
+_PLAIN = "compact_records: bool = False"
 _ADDED = [
     (_RECORD, "Job", _UNSET),
     (_RECORD, "Attempt", _UNSET),
@@ -32,4 +33,8 @@ def make_next_release(folder: Path) -> Path:
         first, found, rest = rest.partition('"""\n')
         assert found
         path.write_text(f'{head}\nclass {one}({first}"""\n    {FIELD}: str = {default}\n{rest}')
+    settings = folder / "worker/settings.py"
+    before = settings.read_text()
+    assert _PLAIN in before
+    settings.write_text(before.replace(_PLAIN, _PLAIN.replace("False", "True")))
     return folder

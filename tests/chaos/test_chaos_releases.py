@@ -83,5 +83,7 @@ async def test_jobs_go_over_between_two_releases_and_back(tmp_path: Path) -> Non
                 listed = (await api.get("/v1/jobs?status=completed")).json()["data"]
                 assert len(listed) == len(ids)
         assert stage.logs().count("record.set_aside") == 0
+        forms = {tuple(fields) for _, fields in await stage.redis.xrange(keys.AUDIT)}
+        assert forms == {(b"hash", b"record"), (b"z",)}, "both releases wrote, each in its form"
         for api in apis:
             await api.aclose()
