@@ -48,7 +48,7 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
             url = (await stack.enter_async_context(embedded.EmbeddedValkey(settings.data_dir))).url
         given = settings.model_copy(update={"redis_url": url})
         guard = StoreGuard(given.mark_file, Clock().random_bytes)
-        redis = connect(url, keyring=keyring_from(settings), guard=guard)
+        redis = connect(url, keyring=keyring_from(settings), guard=guard, compact=settings.compact_records)
         attach_archive(redis, settings)
         stack.push_async_callback(redis.aclose)
         yield redis

@@ -25,7 +25,13 @@ def open_store(settings: Settings) -> Redis:
     """Return a client for the Redis of the settings, or for the embedded one."""
     vault = keyring_from(settings)
     guard = StoreGuard(settings.mark_file, Clock().random_bytes)
-    redis = connect(settings.store_url, keyring=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
+    redis = connect(
+        settings.store_url,
+        keyring=vault,
+        guard=guard,
+        max_connections=_MAX_CONNECTIONS,
+        compact=settings.compact_records,
+    )
     attach_archive(redis, settings, IMPATIENT)
     return redis
 

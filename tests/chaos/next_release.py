@@ -1,4 +1,4 @@
-"""Makes a release that does not exist yet: this tree with more fields in what it stores, as a next release may have.
+"""Makes a release that does not exist yet: this tree with more fields in what it stores, compressed by default.
 
 It has one more migration, too.
 """
@@ -21,6 +21,7 @@ _SCHEMA = "worker/store/store_schema.py"
 _MIGRATIONS = "worker/store/lifecycle/migrations.py"
 _UNSET = 'Field(default="", exclude_if=lambda value: not value)'
 _DATACLASS = '__import__("dataclasses").field(default="next", kw_only=True)'
+_PLAIN = "compact_records: bool = False"
 _ADDED = [
     (_RECORD, "Job", _UNSET),
     (_RECORD, "Attempt", _UNSET),
@@ -63,6 +64,10 @@ def make_next_release(folder: Path) -> Path:
         first, found, rest = rest.partition('"""\n')
         assert found
         path.write_text(f'{head}\nclass {one}({first}"""\n    {FIELD}: str = {default}\n{rest}')
+    settings = folder / "worker/settings.py"
+    before = settings.read_text()
+    assert _PLAIN in before
+    settings.write_text(before.replace(_PLAIN, _PLAIN.replace("False", "True")))
     _add_migration(folder)
     return folder
 

@@ -98,6 +98,8 @@ async def test_jobs_go_over_between_two_releases_and_back(tmp_path: Path) -> Non
         stored = codec.unseal(raw)
         assert (stored["description"], stored[FIELD], stored["secrets"][0][FIELD]) == ("changed", "next", "next")
         assert stage.logs().count("record.set_aside") == stage.logs().count("record.unreadable") == 0
+        forms = {tuple(fields) for _, fields in await stage.redis.xrange(keys.AUDIT)}
+        assert forms == {(b"hash", b"record"), (b"z",)}, "both releases wrote, each in its form"
         for api in apis:
             await api.aclose()
 

@@ -23,13 +23,13 @@ from worker.store import keys
 from worker.store.archive.archive_state import ArchiveStates
 from worker.store.archive.archived_trail import ArchivedTrail, highest, lowest
 from worker.store.archive.attached import archive_of
+from worker.store.audit.stream_records import row_of, stored_fields
 from worker.store.connection.lua_scripts import script
+from worker.store.connection.pool import writes_compact
 from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies
 
 START: Final = "-"
-NO_HASH: Final = "f" * 64
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
 _PLACE: Final = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 _PAGE: Final = 2_000
 _MAX_TRIES: Final = 50
@@ -212,7 +212,9 @@ class Trail:
             head, body = link(last.hash if last else GENESIS, record)
             async with store_errors("write to the audit trail"):
                 names = [keys.AUDIT, keys.chain_records(chain), keys.job(chain), keys.NOTE_COUNT]
-                place = await self._append_script(keys=names, args=[last.id if last else "", head, body])
+                fields = stored_fields(head, body, compact=writes_compact(self._redis))
+                args = [last.id if last else "", head, *fields]
+                place = await self._append_script(keys=names, args=args)
             if place:
                 return AuditRow(place.decode(), head, body)
         raise Refused("job_busy", "The job is changing right now; try again.", 409)
@@ -231,18 +233,6 @@ class Trail:
 
 def _begins(row: AuditRow) -> bool:
     return hash_of(GENESIS, row.record) == row.hash
-
-
-def head_of(raw: bytes | None) -> str | None:
-    """Decode the end of a chain as it is stored beside a job; None when it is missing or invalid."""
-    head = (raw or b"").decode(errors="replace")
-    return head if _HASH.fullmatch(head) else None
-
-
-def row_of(place: bytes, fields: dict[bytes, bytes]) -> AuditRow:
-    """Decode a record; an invalid one gets a hash that no record has, so that a verification reports it."""
-    head = fields.get(b"hash", b"").decode(errors="replace")
-    return AuditRow(place.decode(), head if _HASH.fullmatch(head) else NO_HASH, fields.get(b"record", b""))
 
 
 def record_prefix(app: str) -> bytes:
