@@ -95,7 +95,7 @@ class Settings(ArchiveSettings):
     audit_seal_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     accept_unsealed: bool = False
-    compact_records: bool = False
+    compact_records: bool | None = None
     identifier_secret: SecretStr | None = None
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)

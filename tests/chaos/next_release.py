@@ -21,7 +21,7 @@ _SCHEMA = "worker/store/store_schema.py"
 _MIGRATIONS = "worker/store/lifecycle/migrations.py"
 _UNSET = 'Field(default="", exclude_if=lambda value: not value)'
 _DATACLASS = '__import__("dataclasses").field(default="next", kw_only=True)'
-_PLAIN = "compact_records: bool = False"
+_PLAIN = "compact_records: bool | None = None"
 _ADDED = [
     (_RECORD, "Job", _UNSET),
     (_RECORD, "Attempt", _UNSET),
@@ -67,7 +67,7 @@ def make_next_release(folder: Path) -> Path:
     settings = folder / "worker/settings.py"
     before = settings.read_text()
     assert _PLAIN in before
-    settings.write_text(before.replace(_PLAIN, _PLAIN.replace("False", "True")))
+    settings.write_text(before.replace(_PLAIN, _PLAIN.replace("| None = None", "= True")))
     _add_migration(folder)
     return folder
 

@@ -41,6 +41,11 @@ class ConnectionChecks(Protocol):
 
     epoch: int
 
+    @property
+    def is_compact(self) -> bool:
+        """Whether the store behind the connections was created by a release that reads the compressed form."""
+        ...
+
     async def check_connection(self, connection: Any) -> None:
         """Return when the server may be used. Raises StoreChangedError when it may not."""
         ...
@@ -53,8 +58,13 @@ def keyring_of(redis: ArqRedis) -> MasterKeyring:
 
 
 def writes_compact(redis: ArqRedis) -> bool:
-    """Return whether this client writes the compressed form; every client reads it."""
-    return bool(vars(redis).get("compact", False))
+    """Return whether this client writes the compressed form; every client reads it.
+
+    Without a setting the store decides: one that an older release created may have processes that don't read that form.
+    """
+    wanted: bool | None = vars(redis).get("compact")
+    guard: ConnectionChecks | None = vars(redis).get("guard")
+    return wanted if wanted is not None else guard is not None and guard.is_compact
 
 
 def keyring_from(settings: Settings) -> MasterKeyring:
@@ -69,13 +79,14 @@ def connect(
     guard: ConnectionChecks | None = None,
     max_connections: int = 32,
     retries: int = 3,
-    compact: bool = False,
+    compact: bool | None = None,
 ) -> ArqRedis:
     """Return a client for the Redis at this address; it connects on first use. Raises AddressError.
 
     `keyring`: encrypts content; without one it is stored plain. `guard`: what each connection must pass. `retries`:
     how often a command is sent again over a fresh connection; all of Vigil's scripts may be sent twice. `compact`:
-    write audit records, and records and events of settled jobs, in the compressed form (`compression.py`).
+    write audit records, and records and events of settled jobs, in the compressed form (`compression.py`); None = as
+    the store says (`writes_compact`).
     """
     client = connect_to(
         redis_address.parse(url), keyring=keyring, guard=guard, max_connections=max_connections, retries=retries

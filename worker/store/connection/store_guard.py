@@ -21,7 +21,16 @@ from worker.audit.chain import stream_id
 from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.store import keys
 from worker.store.connection.lua_scripts import script
-from worker.store.connection.store_mark import Reason, StoreAnswer, StoreMark, describe, judge, load, save
+from worker.store.connection.store_mark import (
+    COMPACT_STORE,
+    Reason,
+    StoreAnswer,
+    StoreMark,
+    describe,
+    judge,
+    load,
+    save,
+)
 from worker.store.errors import StoreChangedError, is_wrong_type, store_errors
 from worker.store.values import count_of, report_unreadable
 from worker.telemetry.events import emit
@@ -50,6 +59,11 @@ class StoreGuard:
         """What is known of the store; None before the first connection."""
         return self._mark
 
+    @property
+    def is_compact(self) -> bool:
+        """Whether the known store was created by a release that reads compressed records."""
+        return self._mark is not None and self._mark.deployment.endswith(COMPACT_STORE)
+
     async def check_connection(self, connection: Any) -> None:
         """Return when this new connection leads to the known store. Raises StoreChangedError for another one."""
 
@@ -59,7 +73,7 @@ class StoreGuard:
 
         if self._mark is None:
             # fails if Redis is full or read-only: tried again later
-            await _or_none(execute("SET", keys.DEPLOYMENT, self._random_bytes(8).hex(), "NX"))
+            await _or_none(execute("SET", keys.DEPLOYMENT, self._random_bytes(8).hex() + COMPACT_STORE, "NX"))
         await self._check(execute)
 
     async def _check(self, execute: Callable[..., Any]) -> None:

@@ -11,9 +11,12 @@ import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from worker.jobs.timestamps import iso_utc
+
+COMPACT_STORE: Final = "-z"
+"""How the deployment id of a store ends that was created by a release which reads compressed records."""
 
 Reason = Literal["empty", "older", "other"]
 

@@ -6,7 +6,7 @@ Pure except for random message ids. The commands are sent elsewhere, in one comm
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -70,9 +70,9 @@ class CommitCommands:
         limits: QuarantineLimits,
         macs: RecordMacs,
         *,
-        compact: bool = False,
+        compact: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`compact`: write audit records in the compressed form, and have settled jobs compressed a minute later."""
+        """`compact`: returns whether audit records are written compressed, and settled jobs compressed a minute later."""
         self._clock, self._keep, self._limits, self._macs, self._compact = clock, keep, limits, macs, compact
         self._unverified: OrderedDict[str, None] = OrderedDict()
 
@@ -95,7 +95,7 @@ class CommitCommands:
         for event, wire in zip(trail, wires, strict=True):
             more = output if event is trail[-1] else {}
             head, body = chain.link(head, {**record_of(after, event, wire), **more})
-            fields_of_entry = stored_fields(head, body, compact=self._compact)
+            fields_of_entry = stored_fields(head, body, compact=self._compact())
             commands.append(("NOTE", keys.chain_records(after.id), "XADD", keys.AUDIT, "*", *fields_of_entry))
         commands.append(("RPUSH", keys.trail(after.id), *(stored_event(self._macs, after.id, wire) for wire in wires)))
         initial = script_fields(after) if before is None else ()
@@ -129,7 +129,7 @@ class CommitCommands:
         return commands, head
 
     def _compaction_commands(self, job: Job) -> list[Command]:
-        if not job.settled or not self._compact:
+        if not job.settled or not self._compact():
             return []
         return [("ZADD", keys.COMPACTION_DUE, to_ms(self._clock.now()) + COMPACT_AFTER_MS, job.id)]
 

@@ -98,7 +98,7 @@ class Jobs:
         self._keep, self._keyring = retention or RetentionTimes(), keyring_of(redis)
         macs, self._secrets = self._keyring.macs, KeptSecrets(redis, clock)
         self.changes = CommitCommands(
-            clock, self._keep, limits or QuarantineLimits(), macs, compact=writes_compact(redis)
+            clock, self._keep, limits or QuarantineLimits(), macs, compact=lambda: writes_compact(redis)
         )
         self._unreadable_jobs = UnreadableJobs(redis, clock, self.changes, self._scripts)
         self.callers = Callers(redis, clock)
