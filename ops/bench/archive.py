@@ -1,9 +1,9 @@
-"""How large is the trail of a small job, in Redis and in the archive, and how fast does it get there?
+"""How large the trail of a small job is, in Redis and in the archive, and how fast it gets there.
 
     python ops/bench/archive.py [--jobs 5000] [--compact] [--json]
 
-The trail is made of settled jobs with the store's own commands (`store_scale.py`), sealed as a worker seals it, archived
-in a folder, trimmed from Redis, and verified across both.
+The trail is made of settled jobs with the store's own commands (`store_scale.py`), sealed as a worker seals it,
+archived in a folder, trimmed from Redis, and verified across both.
 """
 
 from __future__ import annotations

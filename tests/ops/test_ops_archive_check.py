@@ -15,18 +15,18 @@ def settings(s3: S3Server, address: str | None, **more: object) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("bucket", "kind", "said"),
+    ("bucket", "kind", "sentence"),
     [
         ("doctor-plain", {}, "whoever has these keys can delete objects"),
         ("doctor-refusing", {"undeletable": True}, "write-once: nobody with these keys deletes"),
         ("doctor-locked", {"write_once": True}, "it keeps versions"),
     ],
 )
-async def test_it_says_what_a_bucket_does_with_objects(redis, s3, bucket: str, kind: dict[str, bool], said: str):
+async def test_it_says_what_a_bucket_does_with_objects(redis, s3, bucket: str, kind: dict[str, bool], sentence: str):
     s3.make_bucket(bucket, **kind)
     for _ in range(2):
         check = await archive_check(redis, Clock(), settings(s3, f"s3://{bucket}/vigil"))
-        assert (check.state, said in check.detail) == ("ok", True), check
+        assert (check.state, sentence in check.detail) == ("ok", True), check
 
 
 async def test_it_names_a_bucket_that_is_missing_and_a_folder(redis, s3, tmp_path):
