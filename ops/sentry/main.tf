@@ -37,6 +37,7 @@ locals {
   ticket = {
     "answer-too-large"  = 0
     "api.broke"         = 0
+    "audit-unarchived"  = 0
     "audit-unsealed"    = 0
     "checks-widened"    = 0
     "content-damaged"   = 0

@@ -43,9 +43,8 @@ async def _api(stage: Processes, key: str, path: str = "") -> httpx2.AsyncClient
 async def test_jobs_go_over_between_two_releases_and_back(tmp_path: Path) -> None:
     next_release = str(make_next_release(tmp_path / "next"))
     async with Receiver() as receiver, Processes(tmp_path, VIGIL_WEBHOOK_ALLOW_PRIVATE="1") as stage:
-        await stage.redis.set(
-            keys.DEPLOYMENT, "created-by-an-older-release"
-        )  # so that this one writes no compressed records
+        # so that this release writes no compressed records
+        await stage.redis.set(keys.DEPLOYMENT, "created-by-an-older-release")
         key = (await Apps(stage.redis, Clock()).create_key("acme", SCOPES))[1]
         this_api, next_api, this_worker = await asyncio.gather(
             _api(stage, key), _api(stage, key, next_release), stage.worker()

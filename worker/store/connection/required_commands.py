@@ -107,6 +107,8 @@ _WORKERS: Final[tuple[Arguments, ...]] = (
     ("LTRIM", keys.SEALS, "0", "0"),
     ("XDEL", keys.AUDIT, "1-1"),
     ("SET", keys.SEALING_LOCK, "1"),
+    ("SET", keys.ARCHIVE, "1"),
+    ("SET", keys.ARCHIVING_LOCK, "1"),
 )
 _COMMON: Final = (*_CONNECTION, *_TRANSACTIONS, *_CHANNELS, *_SCRIPTS, *_READS, *_WRITES)
 

@@ -72,7 +72,7 @@ class CommitCommands:
         *,
         compact: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`compact`: returns whether audit records are written compressed, and settled jobs compressed a minute later."""
+        """`compact`: returns whether audit records are written compressed, and settled jobs a minute later."""
         self._clock, self._keep, self._limits, self._macs, self._compact = clock, keep, limits, macs, compact
         self._unverified: OrderedDict[str, None] = OrderedDict()
 

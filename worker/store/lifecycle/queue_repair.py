@@ -60,6 +60,8 @@ _SHARED_KEY_TYPES: Final = {
             keys.NOTE_COUNT,
             keys.ROUTER_LOCK,
             keys.SEALING_LOCK,
+            keys.ARCHIVE,
+            keys.ARCHIVING_LOCK,
             keys.MIGRATION_LOCK,
             keys.ACCESS,
         ),
