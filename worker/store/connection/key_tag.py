@@ -1,0 +1,107 @@
+"""Give every key and channel of a client the hash tag of its store: in a cluster they are in one slot then.
+
+The tag stands before the whole name, `{tag}vigil:job:x`, and only on the way to the server: what a client sends gets
+it, what it reads loses it, and within scripts `key_tag.lua` does the same. So a store in a cluster has the keys that it
+has on a server of its own. A client without a tag does none of this.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+from redis.asyncio import ConnectionPool
+
+from worker.store import keys
+
+_WITHOUT: Final = """
+ACL AUTH CLIENT CLUSTER CONFIG DBSIZE DISCARD EXEC HELLO INFO MULTI PING SCRIPT SELECT TIME UNWATCH WAIT
+"""
+_WITH_ONE: Final = """
+APPEND EXPIRE GET GETRANGE HDEL HEXISTS HGET HGETALL HINCRBY HKEYS HLEN HMGET HSCAN HSET HSETNX HSTRLEN HVALS INCR
+INCRBY LINDEX LLEN LPUSH LRANGE LREM LSET LTRIM PERSIST PEXPIRE PFADD PSETEX PTTL RPUSH SADD SCARD SET SISMEMBER
+SMEMBERS SMISMEMBER SREM STRLEN TTL TYPE XADD XDEL XLEN XRANGE XREVRANGE XTRIM ZADD ZCARD ZCOUNT ZINCRBY ZMSCORE
+ZPOPMIN ZRANGE ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE ZREVRANGE ZREVRANGEBYSCORE ZSCORE
+"""
+_NONE: Final = frozenset(_WITHOUT.split())
+_FIRST: Final = frozenset(_WITH_ONE.split())
+_ALL: Final = frozenset(("DEL", "EXISTS", "MGET", "PFCOUNT", "RENAME", "UNLINK", "WATCH"))
+_COUNTED: Final = frozenset(("ZINTER", "ZINTERCARD"))
+_SHARDED: Final = {name: f"S{name}" for name in ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")}
+
+
+def tag_of(redis: Any) -> str:
+    """Return the tag of this client's keys, with its braces; "" for a client without one."""
+    tag: str = vars(redis).get("key_tag", "")
+    return tag
+
+
+def with_tag(tag: str, command: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a command with the tag before each of its keys or channels. Raises ValueError for an unknown command.
+
+    A script gets one more key, which never exists: while a cluster moves the slot key by key, it refuses a script with
+    a key that is not there before its first step. A key that a script builds would stop it between two steps.
+    Messages go by the slot of their channel: to the nodes that have it, not to the whole cluster.
+    """
+    head = command[0].decode() if isinstance(command[0], bytes) else command[0]
+    name, *rest = head.upper().split()
+    if name in _FIRST and not rest:
+        return (name, _tagged(tag, command[1]), *command[2:])
+    if name == "EVALSHA":
+        count = int(command[2])
+        declared = (_tagged(tag, key) for key in command[3 : 3 + count])
+        return (name, command[1], count + 1, *declared, tag + keys.UNMOVED, *command[3 + count :])
+    if name in _NONE:
+        return command
+    if name in _ALL:
+        return (name, *(_tagged(tag, key) for key in command[1:]))
+    if name in _SHARDED:
+        channels = command[1:2] if name == "PUBLISH" else command[1:]
+        return (_SHARDED[name], *(_tagged(tag, channel) for channel in channels), *command[1 + len(channels) :])
+    if name in _COUNTED:
+        end = 2 + int(command[1])
+        return (name, command[1], *(_tagged(tag, key) for key in command[2:end]), *command[end:])
+    if name == "SCAN":
+        return _scan(tag, command)
+    raise ValueError(f"where the keys of {name} stand is not known: add it to worker/store/connection/key_tag.py")
+
+
+def _tagged(tag: str, name: Any) -> Any:
+    return tag.encode() + bytes(name) if isinstance(name, bytes | bytearray | memoryview) else f"{tag}{name}"
+
+
+def _scan(tag: str, command: tuple[Any, ...]) -> tuple[Any, ...]:
+    options = [part.decode() if isinstance(part, bytes) else str(part) for part in command[2:]]
+    pattern = "*"
+    for at in range(0, len(options), 2):
+        if options[at].upper() == "MATCH":
+            pattern = options[at + 1]
+            del options[at : at + 2]
+            break
+    return ("SCAN", command[1], "MATCH", tag + pattern, *options)
+
+
+class TaggedClient(ArqRedis):
+    """A client whose keys have a tag."""
+
+    key_tag: str
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command; of keys that a SCAN finds, return the names without the tag."""
+        reply = await super().execute_command(*args, **options)
+        if args[0] != "SCAN":
+            return reply
+        cursor, names = reply
+        return cursor, [name[len(self.key_tag) :] for name in names]
+
+
+def tag_commands(pool: ConnectionPool, tag: str) -> None:
+    """Let each connection of this pool give the tag to all that it sends; also scripts, transactions, subscriptions."""
+    untagged = pool.connection_class
+
+    class Tagging(untagged):  # type: ignore[misc, valid-type]
+        def pack_command(self, *args: Any) -> list[bytes]:
+            packed: list[bytes] = super().pack_command(*with_tag(tag, args))
+            return packed
+
+    pool.connection_class = Tagging
