@@ -90,8 +90,8 @@ class ValkeyCluster:
         replicas = ["--cluster-replicas", str(int(self._replicas))]
         words = [str(CLI), "--cluster", "create", *hosts, *replicas, "--cluster-yes"]
         process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        said, _ = await process.communicate()
-        assert process.returncode == 0, said.decode()
+        printed, _ = await process.communicate()
+        assert process.returncode == 0, printed.decode()
 
     async def _form_by_commands(self) -> None:
         first, *others = self.nodes

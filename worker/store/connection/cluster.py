@@ -225,14 +225,15 @@ class _OwnerSSLConnection(_OwnerConnection, SSLConnection):  # type: ignore[misc
     """The same with TLS."""
 
 
-def _of_redis(error: BaseException) -> BaseException:
+def _of_redis(error: BaseException) -> Exception:
     """Return the error as redis-py raises it: others than its own are not expected of a client."""
+    wrapped: Exception = RedisConnectionError(type(error).__name__)
     if isinstance(error, RedisError):
-        return error
-    if isinstance(error, TimeoutError):
-        return RedisTimeoutError("no connection in time")
-    wrapped = RedisConnectionError(type(error).__name__)
-    wrapped.__cause__ = error  # an untrusted certificate is told by it
+        wrapped = error
+    elif isinstance(error, TimeoutError):
+        wrapped = RedisTimeoutError("no connection in time")
+    if wrapped is not error:
+        wrapped.__cause__ = error  # an untrusted certificate is told by it
     return wrapped
 
 

@@ -21,7 +21,7 @@ _WITH_ONE: Final = """
 APPEND EXPIRE GET GETRANGE HDEL HEXISTS HGET HGETALL HINCRBY HKEYS HLEN HMGET HSCAN HSET HSETNX HSTRLEN HVALS INCR
 INCRBY LINDEX LLEN LPUSH LRANGE LREM LSET LTRIM PERSIST PEXPIRE PFADD PSETEX PTTL RPUSH SADD SCARD SET SISMEMBER
 SMEMBERS SMISMEMBER SREM STRLEN TTL TYPE XADD XDEL XLEN XRANGE XREVRANGE XTRIM ZADD ZCARD ZCOUNT ZINCRBY ZMSCORE
-ZPOPMIN ZRANGE ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE ZREVRANGE ZREVRANGEBYSCORE ZSCORE
+ZPOPMIN ZRANGE ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE ZREVRANGE ZREVRANGEBYSCORE ZREVRANK ZSCORE
 """
 _NONE: Final = frozenset(_WITHOUT.split())
 _FIRST: Final = frozenset(_WITH_ONE.split())
@@ -63,6 +63,8 @@ def with_tag(tag: str, command: tuple[Any, ...]) -> tuple[Any, ...]:
         return (name, command[1], *(_tagged(tag, key) for key in command[2:end]), *command[end:])
     if name == "SCAN":
         return _scan(tag, command)
+    if name == "KEYS":
+        return (name, _tagged(tag, command[1]))
     raise ValueError(f"where the keys of {name} stand is not known: add it to worker/store/connection/key_tag.py")
 
 
@@ -87,12 +89,15 @@ class TaggedClient(ArqRedis):
     key_tag: str
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command; of keys that a SCAN finds, return the names without the tag."""
+        """Send a command; of keys that it finds, return the names without the tag."""
         reply = await super().execute_command(*args, **options)
-        if args[0] != "SCAN":
-            return reply
-        cursor, names = reply
-        return cursor, [name[len(self.key_tag) :] for name in names]
+        match args[0]:
+            case "SCAN":
+                return reply[0], [name[len(self.key_tag) :] for name in reply[1]]
+            case "KEYS":
+                return [name[len(self.key_tag) :] for name in reply]
+            case _:
+                return reply
 
 
 def tag_commands(pool: ConnectionPool, tag: str) -> None:

@@ -66,6 +66,7 @@ _READS: Final[tuple[Arguments, ...]] = (
     ("ZRANK", _K, "m"),
     ("ZREVRANGE", _K, "0", "0"),
     ("ZREVRANGEBYSCORE", _K, "1", "0"),
+    ("ZREVRANK", _K, "m"),
     ("ZSCORE", _K, "m"),
 )
 _WRITES: Final[tuple[Arguments, ...]] = (
@@ -153,6 +154,9 @@ REQUIRED: Final[dict[Role, tuple[Arguments, ...]]] = {
 }
 """What a process of each role can't work without."""
 
+IN_CLUSTER: Final[tuple[Arguments, ...]] = (("CLUSTER", "SLOTS"),)
+"""What processes of each role need beside that in a cluster."""
+
 CONNECTION_ONLY: Final = frozenset(
     {"multi", "exec", "discard", "select", "hello", "auth", "client|setinfo", "client|setname"}
 )
@@ -165,7 +169,7 @@ OPTIONAL: Final = frozenset({"config|get", "acl|whoami", "acl|dryrun", "script|e
 def name_of(arguments: Arguments) -> str:
     """The command as a rule names it: `get`, `script|load`."""
     name = arguments[0].lower()
-    return f"{name}|{arguments[1].lower()}" if name in {"script", "config", "acl", "client"} else name
+    return f"{name}|{arguments[1].lower()}" if name in {"script", "config", "acl", "client", "cluster"} else name
 
 
 def names(role: Role) -> frozenset[str]:
