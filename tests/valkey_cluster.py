@@ -25,10 +25,10 @@ class ValkeyNode:
     """One server of a cluster: `client` asks it alone, as nobody who follows redirections."""
 
     def __init__(self, folder: Path, options: str) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port, self.bus_port = folder, free_port(), free_port()
         folder.mkdir(parents=True)
         (folder / "server.conf").write_text(
-            f"bind 127.0.0.1\nport {self.port}\ncluster-port {free_port()}\ncluster-enabled yes\n"
+            f"bind 127.0.0.1\nport {self.port}\ncluster-port {self.bus_port}\ncluster-enabled yes\n"
             "cluster-config-file nodes.conf\ncluster-node-timeout 2000\ncluster-replica-validity-factor 0\n"
             f"appendonly yes\nappendfsync always\nrepl-diskless-sync-delay 0\n{options}"
         )
@@ -60,7 +60,7 @@ class ValkeyNode:
 
 
 class ValkeyCluster:
-    """Three primaries and as many replicas; `tag` is the hash tag of the store under test."""
+    """Three primaries, and as many replicas or none; `tag` is the hash tag of the store under test."""
 
     def __init__(self, folder: Path, tag: str = "t", *, replicas: bool = True, options: str = "") -> None:
         self.tag, self._replicas = tag, replicas
@@ -77,7 +77,7 @@ class ValkeyCluster:
                 node.start()
             for node in self.nodes:
                 await until("a node to answer", node.answers)
-            await (self._form_by_cli() if CLI else self._form_by_commands())
+            await (self._form_by_cli() if CLI and self._replicas else self._form_by_commands())
             for node in self.nodes:
                 await until("a node to know the cluster", lambda node=node: self._whole(node))
         except BaseException:
@@ -101,7 +101,7 @@ class ValkeyCluster:
             await node.client.execute_command("CLUSTER ADDSLOTSRANGE", number * share, last)
             await node.client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for node in others:
-            await node.client.execute_command("CLUSTER MEET", "127.0.0.1", first.port)
+            await node.client.execute_command("CLUSTER MEET", "127.0.0.1", first.port, first.bus_port)
         for node, primary in zip(self.nodes[3:], self.nodes[:3], strict=False):
             name = await primary.myself()
 
@@ -118,22 +118,23 @@ class ValkeyCluster:
         replicated = not self._replicas or all(len(row) > 3 for row in rows)
         return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(len(self.nodes)) and replicated
 
+    async def _owner(self) -> ValkeyNode | None:
+        """The primary that serves the store, if all nodes agree on it."""
+        slot, ports = slot_of(self.tag), set[int]()
+        for node in self.nodes:
+            with contextlib.suppress(*UNAVAILABLE_ERRORS):
+                rows = await node.client.execute_command("CLUSTER SLOTS") if node.lives else []
+                ports |= {row[2][1] for row in rows if row[0] <= slot <= row[1]}
+        return next((node for node in self.nodes if ports == {node.port} and node.lives), None)
+
     async def owner(self) -> ValkeyNode:
-        """The primary that serves the store, as the nodes that answer agree on."""
-        slot = slot_of(self.tag)
-
-        async def agreed() -> ValkeyNode | None:
-            ports = set()
-            for node in self.nodes:
-                with contextlib.suppress(*UNAVAILABLE_ERRORS):
-                    rows = await node.client.execute_command("CLUSTER SLOTS") if node.lives else []
-                    ports |= {row[2][1] for row in rows if row[0] <= slot <= row[1]}
-            found = next((node for node in self.nodes if ports == {node.port}), None)
-            return found if found and found.lives else None
-
-        node = await until("the nodes to agree on an owner", agreed)
+        """The primary that serves the store, once all nodes agree on it."""
+        node = await until("the nodes to agree on an owner", self._owner)
         assert isinstance(node, ValkeyNode)
         return node
+
+    async def is_owner(self, node: ValkeyNode) -> bool:
+        return await self._owner() is node
 
     async def replica_of(self, primary: ValkeyNode) -> ValkeyNode:
         name = await primary.myself()

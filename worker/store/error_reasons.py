@@ -81,9 +81,10 @@ def is_permanent(error: BaseException) -> bool:
 
 
 def _certificate(error: BaseException) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
+    seen, known = error, set[int]()
+    while id(seen) not in known:
         if isinstance(seen, ssl.SSLCertVerificationError):
             return True
-        seen = seen.__cause__ or seen.__context__
+        known.add(id(seen))
+        seen = seen.__cause__ or seen.__context__ or seen
     return "CERTIFICATE_VERIFY_FAILED" in str(error)

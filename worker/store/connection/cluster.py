@@ -174,9 +174,12 @@ class _OwnerConnection(Connection):  # type: ignore[misc]
         try:
             await super().connect()
         except RedisConnectionError as error:
-            if isinstance(error.__cause__, _Unconnected):
-                raise error.__cause__.error  # noqa: B904  what it came from says more than this one
-            raise
+            if not isinstance(error.__cause__, _Unconnected):
+                raise
+            failed = error.__cause__.error
+        else:
+            return
+        raise failed  # here, because within `except` it would become a cause of its own cause
 
     async def _connect(self) -> None:
         try:

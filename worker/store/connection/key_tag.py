@@ -61,6 +61,10 @@ def with_tag(tag: str, command: tuple[Any, ...]) -> tuple[Any, ...]:
     if name in _COUNTED:
         end = 2 + int(command[1])
         return (name, command[1], *(_tagged(tag, key) for key in command[2:end]), *command[end:])
+    if name == "COPY":
+        return (name, _tagged(tag, command[1]), _tagged(tag, command[2]), *command[3:])
+    if name == "ZUNIONSTORE":
+        return (name, _tagged(tag, command[1]), *with_tag(tag, ("ZINTER", *command[2:]))[1:])
     if name == "SCAN":
         return _scan(tag, command)
     if name == "KEYS":

@@ -70,6 +70,7 @@ _READS: Final[tuple[Arguments, ...]] = (
     ("ZSCORE", _K, "m"),
 )
 _WRITES: Final[tuple[Arguments, ...]] = (
+    ("COPY", _K, _K),
     ("DEL", _K),
     ("EXPIRE", _K, "60"),
     ("PERSIST", _K),
@@ -97,6 +98,7 @@ _WRITES: Final[tuple[Arguments, ...]] = (
     ("ZREM", _K, "m"),
     ("ZREMRANGEBYRANK", _K, "0", "1"),
     ("ZREMRANGEBYSCORE", _K, "0", "1"),
+    ("ZUNIONSTORE", _K, "1", _K),
 )
 _WORKERS: Final[tuple[Arguments, ...]] = (
     ("ZINTERCARD", "1", _K),
