@@ -79,22 +79,26 @@ async def test_all_keys_of_a_store_are_in_its_slot_and_two_stores_do_not_see_eac
     async with cluster_of(tmp_path, "one") as (cluster, client):
         other = connect(cluster.url.replace("/one", "/two"))
         try:
-            mine, theirs = Jobs(client, FakeClock()), Jobs(other, FakeClock(start=99))
-            job = (await mine.submit(new_job()))[0].job
-            assert await theirs.load(job.id) is None
-            assert (await theirs.claim("w2", 5, 15))[1] == []
-            assert [one.job.id for one in (await mine.claim("w1", 5, 15))[1]] == [job.id]
-            await theirs.submit(new_job())
-            heard = asyncio.Queue[tuple[str, bytes]]()
+            own_jobs, other_jobs = Jobs(client, FakeClock()), Jobs(other, FakeClock(start=99))
+            job = (await own_jobs.submit(new_job()))[0].job
+            assert await other_jobs.load(job.id) is None
+            assert (await other_jobs.claim("w2", 5, 15))[1] == []
+            assert [one.job.id for one in (await own_jobs.claim("w1", 5, 15))[1]] == [job.id]
+            await other_jobs.submit(new_job())
+            messages = asyncio.Queue[tuple[str, bytes]]()
             subscribers = [
-                Subscriber(one, lambda *message: heard.put_nowait(message), lambda _: None) for one in (client, other)
+                Subscriber(one, lambda *message: messages.put_nowait(message), lambda _: None)
+                for one in (client, other)
             ]
             tasks = [asyncio.create_task(one.run()) for one in subscribers]
             for one in subscribers:
                 one.subscribe(channels.WAKE)
             await until("a subscriber", lambda: client.publish(channels.WAKE, "mine"))
             await until("a subscriber", lambda: other.publish(channels.WAKE, "theirs"))
-            assert {await heard.get(), await heard.get()} == {(channels.WAKE, b"mine"), (channels.WAKE, b"theirs")}
+            assert {await messages.get(), await messages.get()} == {
+                (channels.WAKE, b"mine"),
+                (channels.WAKE, b"theirs"),
+            }
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -119,8 +123,8 @@ async def test_a_slot_that_has_moved_is_followed_within_the_same_call(tmp_path: 
     async with cluster_of(tmp_path) as (cluster, client):
         jobs = Jobs(client, FakeClock())
         first = (await jobs.submit(new_job()))[0].job
-        heard = asyncio.Queue[bytes]()
-        subscriber = Subscriber(client, lambda _, data: heard.put_nowait(data), lambda _: None)
+        messages = asyncio.Queue[bytes]()
+        subscriber = Subscriber(client, lambda _, data: messages.put_nowait(data), lambda _: None)
         subscriber.subscribe(channels.WAKE)
         listening = asyncio.create_task(subscriber.run())
         await until("a subscriber", lambda: client.publish(channels.WAKE, "before"))
@@ -130,7 +134,7 @@ async def test_a_slot_that_has_moved_is_followed_within_the_same_call(tmp_path: 
         second = (await jobs.submit(new_job()))[0].job
         assert {one.job.id for one in (await jobs.claim("w1", 5, 15))[1]} == {first.id, second.id}
         await until("the subscriber at the new node", lambda: client.publish(channels.WAKE, "after"))
-        while await heard.get() != b"after":
+        while await messages.get() != b"after":
             pass
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)

@@ -7,6 +7,7 @@ has on a server of its own. A client without a tag does none of this.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -19,15 +20,43 @@ ACL AUTH CLIENT CLUSTER CONFIG DBSIZE DISCARD EXEC HELLO INFO MULTI PING SCRIPT 
 """
 _WITH_ONE: Final = """
 APPEND EXPIRE GET GETRANGE HDEL HEXISTS HGET HGETALL HINCRBY HKEYS HLEN HMGET HSCAN HSET HSETNX HSTRLEN HVALS INCR
-INCRBY LINDEX LLEN LPUSH LRANGE LREM LSET LTRIM PERSIST PEXPIRE PFADD PSETEX PTTL RPUSH SADD SCARD SET SISMEMBER
+INCRBY LINDEX LLEN LPUSH LRANGE LREM LSET LTRIM PERSIST PEXPIRE PFADD PSETEX PTTL RPUSH SADD SCARD SET SETEX SISMEMBER
 SMEMBERS SMISMEMBER SREM STRLEN TTL TYPE XADD XDEL XLEN XRANGE XREVRANGE XTRIM ZADD ZCARD ZCOUNT ZINCRBY ZMSCORE
 ZPOPMIN ZRANGE ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE ZREVRANGE ZREVRANGEBYSCORE ZREVRANK ZSCORE
 """
 _NONE: Final = frozenset(_WITHOUT.split())
 _FIRST: Final = frozenset(_WITH_ONE.split())
-_ALL: Final = frozenset(("DEL", "EXISTS", "MGET", "PFCOUNT", "RENAME", "UNLINK", "WATCH"))
-_COUNTED: Final = frozenset(("ZINTER", "ZINTERCARD"))
 _SHARDED: Final = {name: f"S{name}" for name in ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")}
+
+
+def _all(command: tuple[Any, ...]) -> Iterable[int]:
+    return range(1, len(command))
+
+
+def _two(_: tuple[Any, ...]) -> Iterable[int]:
+    return (1, 2)
+
+
+def _first(_: tuple[Any, ...]) -> Iterable[int]:
+    return (1,)
+
+
+def _counted(command: tuple[Any, ...]) -> Iterable[int]:
+    return range(2, 2 + int(command[1]))
+
+
+def _target_and_counted(command: tuple[Any, ...]) -> Iterable[int]:
+    return (1, *range(3, 3 + int(command[2])))
+
+
+_PLACES: Final[dict[str, Callable[[tuple[Any, ...]], Iterable[int]]]] = {
+    **dict.fromkeys(("DEL", "EXISTS", "MGET", "PFCOUNT", "UNLINK", "WATCH", "SUBSCRIBE", "UNSUBSCRIBE"), _all),
+    **dict.fromkeys(("COPY", "RENAME"), _two),
+    **dict.fromkeys(("KEYS", "PUBLISH"), _first),
+    **dict.fromkeys(("ZINTER", "ZINTERCARD"), _counted),
+    "ZUNIONSTORE": _target_and_counted,
+}
+"""Where the keys, channels or patterns of other commands stand."""
 
 
 def tag_of(redis: Any) -> str:
@@ -53,23 +82,15 @@ def with_tag(tag: str, command: tuple[Any, ...]) -> tuple[Any, ...]:
         return (name, command[1], count + 1, *declared, tag + keys.UNMOVED, *command[3 + count :])
     if name in _NONE:
         return command
-    if name in _ALL:
-        return (name, *(_tagged(tag, key) for key in command[1:]))
-    if name in _SHARDED:
-        channels = command[1:2] if name == "PUBLISH" else command[1:]
-        return (_SHARDED[name], *(_tagged(tag, channel) for channel in channels), *command[1 + len(channels) :])
-    if name in _COUNTED:
-        end = 2 + int(command[1])
-        return (name, command[1], *(_tagged(tag, key) for key in command[2:end]), *command[end:])
-    if name == "COPY":
-        return (name, _tagged(tag, command[1]), _tagged(tag, command[2]), *command[3:])
-    if name == "ZUNIONSTORE":
-        return (name, _tagged(tag, command[1]), *with_tag(tag, ("ZINTER", *command[2:]))[1:])
     if name == "SCAN":
         return _scan(tag, command)
-    if name == "KEYS":
-        return (name, _tagged(tag, command[1]))
-    raise ValueError(f"where the keys of {name} stand is not known: add it to worker/store/connection/key_tag.py")
+    if name not in _PLACES:
+        raise ValueError(f"where the keys of {name} stand is not known: add it to worker/store/connection/key_tag.py")
+    tagged = list(command)
+    tagged[0] = _SHARDED.get(name, name)
+    for place in _PLACES[name](command):
+        tagged[place] = _tagged(tag, command[place])
+    return tuple(tagged)
 
 
 def _tagged(tag: str, name: Any) -> Any:
