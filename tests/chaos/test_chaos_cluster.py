@@ -88,7 +88,7 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
     port = free_port()
     async with (
         ValkeyCluster(tmp_path / "cluster", "acme-eu") as cluster,
-        Processes(tmp_path, speed=2, VIGIL_REDIS_URL=cluster.url) as stage,
+        Processes(tmp_path, speed=2, lease=15, VIGIL_REDIS_URL=cluster.url) as stage,
     ):
         await stage.redis.aclose()
         stage.redis = connect(cluster.url)

@@ -92,6 +92,7 @@ RESTORED = {
 }
 NEVER = {
     *("aside", "asides", "probe"),  # what was set aside itself; a key that is only written
+    "unmoved",  # never exists
     *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
 }
 FLEETING = {
