@@ -75,7 +75,7 @@ async def warn_of_cluster(redis: Redis, address: Address) -> None:
     """Tell what makes a store in a cluster less safe than it could be. Raises StoreUnavailable."""
     state = await inspect_cluster(redis, address)
     for problem in state.problems if state else ():
-        emit("store.cluster", problem=problem)
+        emit("store.cluster", reason=problem)
 
 
 async def _stops_when_uncovered(redis: Redis) -> bool | None:
