@@ -21,6 +21,7 @@ from worker.components import WorkerComponents
 from worker.jobs.errors import StoreChanged, StoreRefused, StoreUnavailable
 from worker.redis_address import parse
 from worker.settings import Settings
+from worker.store.archive.attached import attach_archive
 from worker.store.connection.cluster_inspection import warn_of_cluster
 from worker.store.connection.durability import check_durability
 from worker.store.connection.pool import connect, keyring_from
@@ -49,7 +50,8 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
             url = (await stack.enter_async_context(embedded.EmbeddedValkey(settings.data_dir))).url
         given = settings.model_copy(update={"redis_url": url})
         guard = StoreGuard(given.mark_file, Clock().random_bytes)
-        redis = connect(url, keyring=keyring_from(settings), guard=guard)
+        redis = connect(url, keyring=keyring_from(settings), guard=guard, compact=settings.compact_records)
+        attach_archive(redis, settings)
         stack.push_async_callback(redis.aclose)
         yield redis
 
@@ -128,6 +130,8 @@ class WorkerProcess:
                 ("models-file", components.models_watch.run()),
                 ("delivery", components.dispatcher.run()),
                 ("sealer", components.audit_sealer.run()),
+                ("migrator", components.migrator.run()),
+                ("archiver", components.audit_archiver.run()),
                 ("incidents", components.incident_reporter.run()),
                 *((("store-guard", guard.run(self._redis)),) if guard else ()),
             )

@@ -9,6 +9,7 @@ from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.redis_address import parse
 from worker.settings import Settings
+from worker.store.archive.attached import IMPATIENT, attach_archive
 from worker.store.connection.cluster_inspection import warn_of_cluster
 from worker.store.connection.durability import check_durability
 from worker.store.connection.pool import Redis, connect, keyring_from
@@ -26,7 +27,15 @@ def open_store(settings: Settings) -> Redis:
     """Return a client for the Redis of the settings, or for the embedded one."""
     vault = keyring_from(settings)
     guard = StoreGuard(settings.mark_file, Clock().random_bytes)
-    return connect(settings.store_url, keyring=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
+    redis = connect(
+        settings.store_url,
+        keyring=vault,
+        guard=guard,
+        max_connections=_MAX_CONNECTIONS,
+        compact=settings.compact_records,
+    )
+    attach_archive(redis, settings, IMPATIENT)
+    return redis
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:
