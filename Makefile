@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 BIN := .venv/bin
-.PHONY: help install install-dev demo test test-newest test-thorough lint lint-ops test-clients test-containers typescript bench incidents soak locks sbom clean
+.PHONY: help install install-dev demo test test-newest test-thorough test-cluster lint lint-ops test-clients test-containers typescript bench incidents soak locks sbom clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ test: lint  ## Lint, then all tests.
 
 test-thorough: install-dev  ## All tests with every case that they know; takes two to three times as long.
 	VIGIL_TEST_THOROUGH=1 $(BIN)/python -m pytest -n 4 --dist worksteal
+
+test-cluster: install-dev  ## The tests of the store, in a cluster of one node.
+	VIGIL_TEST_CLUSTER=1 $(BIN)/python -m pytest -n 4 --dist worksteal tests/store
 
 lint: install-dev  ## ruff, import-linter, mypy, names and docstrings.
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 # Makes what a deployment needs and nobody should invent: passwords, the users of Valkey, keys. What is there is kept.
 #
 #   ops/secrets.sh [FOLDER] [HOST:PORT of Valkey]        default: secrets valkey:6379
+#   ops/secrets.sh FOLDER HOST:PORT,HOST:PORT TAG        for a cluster: some of its nodes, and the hash tag of this store
 #
 # One file per secret, for compose and Kubernetes. The folder is closed to others; the files in it are readable, because a
 # container's user is not yours.
@@ -9,6 +10,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:-secrets}
 valkey=${2:-valkey:6379}
+tag=${3:-}
 
 umask 077
 mkdir -p "$folder"
@@ -26,12 +28,17 @@ hex() { od -An -v -tx1 | tr -d ' \n'; }
 sum() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -d ' ' -f 1; }
 
 rules=$(grep '^user ' "$here/users.acl")
+scheme=redis database=0
+if [ -n "$tag" ]; then # all keys and channels of a store in a cluster begin with its tag
+	scheme=redis+cluster database=$tag
+	rules=$(printf '%s\n' "$rules" | sed -e "s/\([~&]\)\(vigil\|arq\):/\1{$tag}\2:/g" -e '/^user \(api\|worker\) /s/ +info / +info +cluster|slots /')
+fi
 for name in api worker metrics admin; do
 	random | hex | keep "valkey_password_$name"
 	password=$(cat "$folder/valkey_password_$name")
 	rules=$(printf '%s\n' "$rules" | sed "s/{$name}/$(printf %s "$password" | sum)/")
 	case $name in
-	api | worker) printf 'redis://%s:%s@%s/0' "$name" "$password" "$valkey" | keep "redis_url_$name" ;;
+	api | worker) printf '%s://%s:%s@%s/%s' "$scheme" "$name" "$password" "$valkey" "$database" | keep "redis_url_$name" ;;
 	esac
 done
 # A new version of Vigil may need other rules. Written into the same file, because a container that has it mounted by

@@ -13,6 +13,7 @@ import pytest
 from arq.connections import ArqRedis
 from builders import VAULT
 from leftovers import left_running
+from lone_node import ON_CLUSTER, one_node
 from s3_server import S3Server, s3_server
 from thorough import load_profile
 
@@ -50,6 +51,10 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     What survives a crash is shown by tests with servers of their own, which they kill.
     """
     folder: Path = tmp_path_factory.mktemp("valkey")
+    if ON_CLUSTER:
+        with one_node(folder) as url:
+            yield url
+        return
     server = Quick(folder)
     asyncio.run(server.start())
     yield server.url

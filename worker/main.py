@@ -19,8 +19,10 @@ from worker import embedded
 from worker.clock import Clock
 from worker.components import WorkerComponents
 from worker.jobs.errors import StoreChanged, StoreRefused, StoreUnavailable
+from worker.redis_address import parse
 from worker.settings import Settings
 from worker.store.archive.attached import attach_archive
+from worker.store.connection.cluster_inspection import warn_of_cluster
 from worker.store.connection.durability import check_durability
 from worker.store.connection.pool import connect, keyring_from
 from worker.store.connection.replay_check import check_replay
@@ -208,6 +210,7 @@ async def run_worker(
         try:
             await check_durability(redis, allow_eviction=settings.allow_eviction)
             await check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
+            await warn_of_cluster(redis, parse(settings.store_url))
         except StoreChanged:
             pass  # it stays up, not ready, and reports why, until its store is back
         except StoreRefused as error:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from pathlib import Path, PurePath
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote_to_bytes
 
-Scheme = Literal["redis", "rediss", "unix", "redis+sentinel"]
+Scheme = Literal["redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"]
 
 SHAPES: Final[Mapping[Scheme, str]] = {
     "redis": "redis://user:password@host:6379/0",
     "rediss": "rediss://user:password@host:6379/0",
     "unix": "unix:///run/redis.sock?db=0",
     "redis+sentinel": "redis+sentinel://user:password@host:26379,host:26379/service/0",
+    "rediss+sentinel": "rediss+sentinel://user:password@host:26379,host:26379/service/0",
+    "redis+cluster": "redis+cluster://user:password@host:7000,host:7001/tag",
+    "rediss+cluster": "rediss+cluster://user:password@host:7000,host:7001/tag",
 }
 """How an address of each scheme is written."""
 
@@ -32,6 +35,7 @@ _HOST: Final = re.compile(r"[\w.-]{1,255}")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _DB: Final = re.compile(r"[0-9]{1,9}")
 _OPTION: Final = re.compile(r"[A-Za-z_]{1,40}")
+_TAG: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DEFAULT_PORT, _MAX_PORT = 6379, 65_535
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
@@ -42,7 +46,10 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A parsed address. `hosts` are the server's or the sentinels'; `path` is a socket's."""
+    """A parsed address. `hosts` are the server's, the sentinels' or some nodes' of a cluster; `path` is a socket's.
+
+    `tag`: the hash tag that all keys have in a cluster, without its braces.
+    """
 
     scheme: Scheme
     hosts: tuple[tuple[str, int], ...] = ()
@@ -52,6 +59,24 @@ class Address:
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
+    tag: str = ""
+    sentinel_username: str | None = field(default=None, repr=False)
+    sentinel_password: str | None = field(default=None, repr=False)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether connections are made with TLS."""
+        return self.scheme.startswith("rediss")
+
+    @property
+    def through_sentinel(self) -> bool:
+        """Whether sentinels say which server is the primary."""
+        return self.scheme.endswith("+sentinel")
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is a cluster, of which one slot is used."""
+        return self.scheme.endswith("+cluster")
 
     @property
     def local(self) -> bool:
@@ -78,7 +103,18 @@ def parse(text: str) -> Address:
     match scheme:
         case "unix":
             found = Address("unix", path=_socket(place, shape))
-        case "redis+sentinel":
+        case "redis+cluster" | "rediss+cluster":
+            names, _, tag = place.partition("/")
+            if named is not None:
+                raise AddressError("a cluster has one database only; leave ?db= out")
+            if _TAG.fullmatch(tag) is None:
+                raise AddressError(
+                    "behind the nodes stands the hash tag of all keys, up to 64 letters, digits, dots, dashes and "
+                    f"underscores ({shape})"
+                )
+            hosts = tuple(_host(name, shape, None, "node", 7000) for name in names.split(","))
+            found = Address(scheme, hosts, tag=tag)
+        case "redis+sentinel" | "rediss+sentinel":
             names, _, path = place.partition("/")
             service, _, number = path.partition("/")
             if not service:
@@ -90,7 +126,8 @@ def parse(text: str) -> Address:
             name, slash, number = place.partition("/")
             db = _database(number, bool(slash and number), named, shape)
             found = Address("rediss" if scheme == "rediss" else "redis", (_host(name, shape, _DEFAULT_PORT, "host"),))
-    return Address(found.scheme, found.hosts, found.path, found.service, db or named or 0, username, password, options)
+    sentinel_user = {name: options.pop(name, None) for name in _SENTINEL}
+    return replace(found, db=db or named or 0, username=username, password=password, options=options, **sentinel_user)
 
 
 def check_certificates(address: Address) -> None:
@@ -153,7 +190,7 @@ def _unescaped(text: str, part: str) -> str:
         raise AddressError(f"{part} is not UTF-8 once its %XX are read") from None
 
 
-def _host(text: str, shape: str, default_port: int | None, what: str) -> tuple[str, int]:
+def _host(text: str, shape: str, default_port: int | None, what: str, usual_port: int = 26379) -> tuple[str, int]:
     """Return host and port; the port may be left out if there is a default."""
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
@@ -178,7 +215,7 @@ def _host(text: str, shape: str, default_port: int | None, what: str) -> tuple[s
     if not colon and default_port is not None:
         return host, default_port
     if not colon:
-        raise AddressError(f"a {what} has no port; write each as host:26379 ({shape})")
+        raise AddressError(f"a {what} has no port; write each as host:{usual_port} ({shape})")
     if _PORT.fullmatch(port) is None or not 0 < int(port) <= _MAX_PORT:
         raise AddressError(f"the port must be a number from 1 to 65535 ({shape})")
     return host, int(port)
@@ -202,7 +239,9 @@ def _database(number: str, given: bool, named: int | None, shape: str) -> int:
 
 
 def _options(query: str, scheme: str) -> dict[str, Any]:
-    readers = _COMMON | (_TLS if scheme == "rediss" else {})
+    readers = (
+        _COMMON | (_TLS if scheme.startswith("rediss") else {}) | (_SENTINEL if scheme.endswith("+sentinel") else {})
+    )
     found: dict[str, Any] = {}
     for pair in query.split("&"):
         name, _, raw = pair.partition("=")
@@ -210,7 +249,9 @@ def _options(query: str, scheme: str) -> dict[str, Any]:
         if name not in readers:
             hint = "write a ? in a password as %3F; " if not _OPTION.fullmatch(name) else ""
             if name in _TLS:
-                hint = "it needs rediss://; "
+                hint = "it needs rediss://, rediss+sentinel:// or rediss+cluster://; "
+            if name in _SENTINEL:
+                hint = "it needs redis+sentinel:// or rediss+sentinel://; "
             raise AddressError(f"{shown} is not known; {hint}known: {', '.join(sorted(readers))}")
         if name in found:
             raise AddressError(f"{shown} is given twice; leave one out")
@@ -264,6 +305,7 @@ _TLS: Final[dict[str, Callable[[str], Any]]] = {
     "ssl_keyfile": _text,
     "ssl_check_hostname": _flag,
 }
+_SENTINEL: Final[dict[str, Callable[[str], Any]]] = {"sentinel_username": _text, "sentinel_password": _text}
 _HINTS: Final[dict[str, str]] = {
     "db": "write the number of a database",
     "client_name": "write letters and digits without spaces",
@@ -276,4 +318,6 @@ _HINTS: Final[dict[str, str]] = {
     "ssl_certfile": "write the path of a file",
     "ssl_keyfile": "write the path of a file",
     "ssl_check_hostname": "write true or false",
+    "sentinel_username": "write the name of a user of the sentinels",
+    "sentinel_password": "write its password at the sentinels",
 }

@@ -7,8 +7,10 @@ from typing import Final
 from api.runtime.store_deadline import with_timeout
 from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
+from worker.redis_address import parse
 from worker.settings import Settings
 from worker.store.archive.attached import IMPATIENT, attach_archive
+from worker.store.connection.cluster_inspection import warn_of_cluster
 from worker.store.connection.durability import check_durability
 from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.replay_check import check_replay
@@ -48,6 +50,7 @@ async def check_store(settings: Settings, redis: Redis) -> None:
         await with_timeout(_CHECK_TIMEOUT_S, check_durability(redis, allow_eviction=settings.allow_eviction))
         checking = check_replay(redis, settings.store_url, allow=settings.allow_lossy_restart)
         await with_timeout(_CHECK_TIMEOUT_S, checking)
+        await with_timeout(_CHECK_TIMEOUT_S, warn_of_cluster(redis, parse(settings.store_url)))
         refused = await with_timeout(_CHECK_TIMEOUT_S, count_refused_at_start(redis))
         if refused:
             emit("records.refused", count=refused)

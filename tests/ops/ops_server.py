@@ -84,7 +84,8 @@ def free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-def secrets(folder: Path, place: str) -> dict[str, str]:
-    """What `ops/secrets.sh` made in the folder."""
-    subprocess.run(["sh", str(ROOT / "ops" / "secrets.sh"), str(folder), place], check=True, capture_output=True)
+def secrets(folder: Path, place: str, *tag: str) -> dict[str, str]:
+    """What `ops/secrets.sh` made in the folder; `tag`: of a store in a cluster."""
+    words = ["sh", str(ROOT / "ops" / "secrets.sh"), str(folder), place, *tag]
+    subprocess.run(words, check=True, capture_output=True)
     return {path.name: path.read_text().strip() for path in folder.iterdir()}

@@ -62,6 +62,18 @@ WRONG = [
     ("redis+sentinel://one:26379/service/", "database", "such as /0"),
     ("redis+sentinel://one:99999/service", "port", "1 to 65535"),
     ("redis+sentinel://:hunter/2@one:26379/service", "password", "%2F"),
+    ("redis+sentinel://one:1/s?sentinel_password=hunter%2", "?sentinel_password=", "%25"),
+    ("redis+sentinel://one:1/s?sentinel_password=", "?sentinel_password=", "no value"),
+    ("redis://one?sentinel_password=hunter2", "?sentinel_password=", "redis+sentinel://"),
+    ("redis+sentinel://one:1/s?ssl_ca_certs=/ca.pem", "?ssl_ca_certs=", "rediss+sentinel://"),
+    ("redis+cluster://one/tag", "node", "host:7000"),
+    ("redis+cluster://one:7000", "hash tag", "letters, digits"),
+    ("redis+cluster://one:7000/", "hash tag", "letters, digits"),
+    ("redis+cluster://one:7000/{hunter}", "hash tag", "letters, digits"),
+    ("redis+cluster://one:7000/tag/0", "hash tag", "letters, digits"),
+    ("redis+cluster://one:7000/tag?db=1", "one database", "?db="),
+    ("redis+cluster://one:7000/tag?ssl_ca_certs=/ca.pem", "?ssl_ca_certs=", "rediss+cluster://"),
+    ("redis+cluster://:hunter/2@one:7000/tag", "password", "%2F"),
     ("http://db:6379", "must begin with", "rediss://"),
     ("redis:/db:6379", "must begin with", "rediss://"),
     ("db:6379", "must begin with", "rediss://"),
@@ -92,6 +104,19 @@ RIGHT = {
     "redis+sentinel://u:p@a:1,[::1]:2/main/4": Address(
         "redis+sentinel", (("a", 1), ("::1", 2)), service="main", db=4, username="u", password="p"
     ),
+    "rediss+sentinel://a:1/main?sentinel_username=s&sentinel_password=%26%25+&ssl_ca_certs=/ca": Address(
+        *("rediss+sentinel", (("a", 1),)),
+        service="main",
+        options={"ssl_ca_certs": "/ca"},
+        sentinel_username="s",
+        sentinel_password="&%+",
+    ),
+    "redis+cluster://u:p@a:1,[::1]:2/my-tag.1": Address(
+        "redis+cluster", (("a", 1), ("::1", 2)), tag="my-tag.1", username="u", password="p"
+    ),
+    "rediss+cluster://a:1/t?ssl_ca_certs=/ca": Address(
+        "rediss+cluster", (("a", 1),), tag="t", options={"ssl_ca_certs": "/ca"}
+    ),
 }
 
 
@@ -112,7 +137,16 @@ def test_any_user_and_password_can_be_written(user: str, password: str, scheme: 
 
 @given(st.text(max_size=60))
 def test_any_text_is_an_address_or_a_named_fault(text: str) -> None:
-    for start in ("", "redis://", "rediss://", "unix://", "unix:///", "redis+sentinel://", "redis://:x@h/0?"):
+    for start in (
+        "",
+        "redis://",
+        "rediss://",
+        "unix://",
+        "unix:///",
+        "redis+sentinel://",
+        "redis+cluster://",
+        "redis://:x@h/0?",
+    ):
         with contextlib.suppress(AddressError):
             parse(start + text)
 

@@ -12,6 +12,7 @@ from arq.connections import ArqRedis
 from builders import VAULT, FakeClock, new_job
 from hypothesis import given, strategies as st
 from in_process import until
+from lone_node import ON_CLUSTER
 from sealed_trail import SIGNER, SealedTrail
 
 from worker.clock import Clock
@@ -291,6 +292,7 @@ def _rules(text: str) -> list[str]:
     return [*plain.split(), f"({selector}"]
 
 
+@pytest.mark.skipif(ON_CLUSTER, reason="its rules are those of a server by itself")
 async def test_what_the_api_may_not_set_aside_is_reported_and_a_worker_does_it_at_once(
     api_user: ArqRedis, guarded: ArqRedis, redis: ArqRedis, telemetry_events: TelemetryEvents
 ) -> None:

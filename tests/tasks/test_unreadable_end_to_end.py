@@ -91,7 +91,7 @@ RESTORED = {
     *("paused", "circuits", "circuit", "access", "workers", "seals", "audit", "retained", "people", "tally"),
 }
 NEVER = {
-    *("aside", "asides", "probe"),  # what was set aside itself; a key that is only written
+    *("aside", "asides", "probe", "unmoved"),  # what was set aside itself; a key that is only written, or never
     *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
 }
 FLEETING = {

@@ -20,13 +20,18 @@ WRONG_USER: Final = "Redis does not accept the user or password of VIGIL_REDIS_U
 NO_RIGHT: Final = "the Redis user may not do what Vigil needs"
 FULL: Final = "Redis is full (maxmemory) and takes no writes"
 READ_ONLY: Final = "this Redis is a replica and takes no writes"
+SLOTS_FORBIDDEN: Final = (
+    "the Redis user may not ask which node of the cluster has this store: it lacks +cluster|slots; take the rules of "
+    "ops/users.acl"
+)
+_CLUSTER: Final = "this Redis is a node of a cluster: write the address as redis+cluster://host:port,host:port/tag"
 _CODES: Final = {
     "MISCONF": "Redis can't write to its disk and takes no writes",
     "NOREPLICAS": "Redis has too few replicas and takes no writes",
     "MASTERDOWN": "this Redis is a replica that has lost its primary",
     "CLUSTERDOWN": "the Redis cluster is down",
-    "MOVED": "this is a Redis cluster, which Vigil can't use; give it one server or a sentinel",
-    "CROSSSLOT": "this is a Redis cluster, which Vigil can't use; give it one server or a sentinel",
+    "MOVED": _CLUSTER,
+    "CROSSSLOT": _CLUSTER,
     "NOAUTH": WRONG_USER,
     "WRONGPASS": WRONG_USER,
     "NOPERM": NO_RIGHT,
@@ -46,8 +51,14 @@ _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 )
 
 
+class ExplainedError(Exception):
+    """An error of Redis whose text is its reason, written by Vigil."""
+
+
 def reason_of(error: BaseException) -> str:
     """Return one line without a full stop that says why, for logs, people and `/readyz`."""
+    if isinstance(error, ExplainedError):
+        return str(error)
     for kind, reason in _KINDS:
         if isinstance(error, kind):
             return reason
@@ -66,13 +77,14 @@ def reason_of(error: BaseException) -> str:
 
 def is_permanent(error: BaseException) -> bool:
     """Return True when waiting does not help: the user, its password or its permissions must be changed."""
-    return reason_of(error) in {WRONG_USER, NO_RIGHT}
+    return reason_of(error) in {WRONG_USER, NO_RIGHT, SLOTS_FORBIDDEN}
 
 
 def _certificate(error: BaseException) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
+    seen, known = error, set[int]()
+    while id(seen) not in known:
         if isinstance(seen, ssl.SSLCertVerificationError):
             return True
-        seen = seen.__cause__ or seen.__context__
+        known.add(id(seen))
+        seen = seen.__cause__ or seen.__context__ or seen
     return "CERTIFICATE_VERIFY_FAILED" in str(error)

@@ -191,6 +191,7 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "store.back": _row(INFO, "Redis answers again.", "seconds"),
     "store.changed": _row(ERROR, "Redis came back empty, older or as another deployment's; it isn't used.", "reason"),
     "store.known": _row(INFO, "Redis holds the known store again, or operators have accepted this one."),
+    "store.cluster": _row(WARNING, "The cluster keeps this store less safe than it could.", "reason"),
     "store.unmarked": _row(WARNING, "What is known of the store could not be kept on disk.", "error"),
     "errands.away": _row(WARNING, "Redis was unavailable for cron and requested tasks.", "error"),
     "arq.hiccup": _row(WARNING, "Redis was unavailable for arq's own bookkeeping.", "error"),

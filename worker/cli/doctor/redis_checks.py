@@ -9,6 +9,7 @@ from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
 from worker.cli.doctor.archive_check import archive_check
 from worker.cli.doctor.check import DoctorCheck, State, clock_check
+from worker.cli.doctor.cluster_checks import cluster_checks
 from worker.cli.doctor.key_checks import key_check
 from worker.cli.doctor.migration_check import migration_check
 from worker.cli.doctor.store_identity_check import seal_check, store_check
@@ -65,6 +66,8 @@ async def _checks(redis: Redis, url: str, kind: str, settings: Settings) -> Asyn
     info = await inspect_server(redis, url)
     yield _server(info, config["version"], kind)
     yield _persistence(config, info)
+    async for check in cluster_checks(redis, parse(url)):
+        yield check
     yield await _restart(redis, url, settings)
     yield await store_check(redis, settings)
     yield _eviction(config, settings)
@@ -208,18 +211,17 @@ def _rights(info: ServerInfo, address: Address) -> DoctorCheck:
 
 
 def _tls(address: Address) -> DoctorCheck:
-    if address.scheme == "rediss":
+    if address.encrypted:
         return DoctorCheck("tls", "ok", "the connection to Redis is encrypted")
-    if address.scheme == "redis+sentinel":
-        if address.local:
-            return DoctorCheck("tls", "ok", "the sentinels are on this machine")
-        return DoctorCheck(
-            "tls", "warning", "the connection to Redis is not encrypted", "keep Redis in a network of its own"
-        )
+    if address.local and address.through_sentinel:
+        return DoctorCheck("tls", "ok", "the sentinels are on this machine")
     if address.local:
         return DoctorCheck("tls", "ok", "Redis is on this machine: nothing crosses a network")
     return DoctorCheck(
-        "tls", "warning", "passwords and jobs cross the network unencrypted", "use rediss://, or a network of its own"
+        "tls",
+        "warning",
+        "passwords and jobs cross the network unencrypted",
+        f"use {address.scheme.replace('redis', 'rediss', 1)}://, or a network of its own",
     )
 
 

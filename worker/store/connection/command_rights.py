@@ -12,7 +12,8 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from worker.store.connection.required_commands import REQUIRED, Arguments, Role, name_of
+from worker.store.connection.key_tag import tag_of, with_tag
+from worker.store.connection.required_commands import IN_CLUSTER, REQUIRED, Arguments, Role, name_of
 from worker.store.errors import store_errors
 
 
@@ -22,18 +23,19 @@ async def missing_rules(redis: ArqRedis, role: Role) -> list[str]:
     Raises StoreUnavailable.
     """
     async with store_errors("report the rights of its user"):
-        return await _find_missing(redis.connection_pool, role)
+        return await _find_missing(redis.connection_pool, role, tag_of(redis))
 
 
-async def _find_missing(pool: Any, role: Role) -> list[str]:
+async def _find_missing(pool: Any, role: Role, tag: str) -> list[str]:
+    needed = (*REQUIRED[role], *(IN_CLUSTER if tag else ()))
     connection, clean = await pool.get_connection(), False
     try:
         refused = await _refused(connection, [("MULTI",)])
         if not refused:  # outside a transaction the others would be executed
-            refused += await _refused(connection, [*REQUIRED[role], ("DISCARD",)])
+            refused += await _refused(connection, [*needed, ("DISCARD",)])
             refused += await _refused(connection, [("MULTI",), ("EXEC",)])
         clean = not refused
-        return _rules(refused)
+        return _rules(refused, tag)
     finally:
         if not clean:
             await connection.disconnect()  # it may be inside a transaction
@@ -63,11 +65,12 @@ async def user_of(redis: ArqRedis) -> str | None:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _rules(refused: list[tuple[Arguments, str]]) -> list[str]:
+def _rules(refused: list[tuple[Arguments, str]], tag: str) -> list[str]:
     found: dict[str, None] = {}
-    for command, message in refused:
+    for plain, message in refused:
+        command = with_tag(tag, plain) if tag else plain
         if "channel" in message:
-            found["&vigil:*"] = None
+            found[f"&{tag}vigil:*"] = None
         elif " key" in message:
             found[f"~{command[_key_at(command)].partition(':')[0]}:*"] = None
         else:

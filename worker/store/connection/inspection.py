@@ -67,7 +67,7 @@ async def _is_admin(redis: ArqRedis, user: str | None) -> bool:
 async def _admits_anonymous(url: str) -> bool | None:
     """Return whether a client without credentials is let in; a socket is not tried: the file system protects it."""
     address = redis_address.parse(url)
-    if address.scheme in {"redis+sentinel", "unix"}:
+    if address.through_sentinel or address.scheme == "unix":
         return None
     anonymous = connect_to(replace(address, username=None, password=None), max_connections=1, retries=0)
     try:

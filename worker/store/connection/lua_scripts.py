@@ -1,4 +1,7 @@
-"""Load the Lua scripts of this package. Each is preceded by the functions of `tolerant_calls.lua`."""
+"""Load the Lua scripts of this package. Each is preceded by the functions of `tolerant_calls.lua`.
+
+Those of a client whose keys have a hash tag begin with `key_tag.lua`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from worker.store.connection.key_tag import tag_of
+
 ALLOW_OOM: Final = "connection/allow_oom"
 """Let a script run although Redis has reached its maxmemory."""
 CONTENT_SIZE: Final = "connection/content_size"
@@ -15,13 +20,14 @@ CONTENT_SIZE: Final = "connection/content_size"
 RUN_COMMANDS: Final = (CONTENT_SIZE, "admission/pace", "connection/run_commands")
 """Give a script `run_commands`, the interpreter of a commit's commands, and what that needs."""
 _PRELUDE: Final = "connection/tolerant_calls"
+_TAG: Final = "connection/key_tag"
 
 
 @cache
-def _source(*names: str) -> str:
+def _source(*names: str, tagged: bool = False) -> str:
     package = files("worker.store")
     flags = [name for name in names if name == ALLOW_OOM]  # Redis reads a script's flags from its first line only
-    parts = (*flags, _PRELUDE, *(name for name in names if name != ALLOW_OOM))
+    parts = (*flags, *([_TAG] if tagged else []), _PRELUDE, *(name for name in names if name != ALLOW_OOM))
     return "".join(package.joinpath(f"{name}.lua").read_text() for name in parts)
 
 
@@ -30,4 +36,4 @@ def script(redis: Redis, *names: str) -> Any:
 
     redis-py loads it again when Redis has forgotten it.
     """
-    return redis.register_script(_source(*names))
+    return redis.register_script(_source(*names, tagged=bool(tag_of(redis))))

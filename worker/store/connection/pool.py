@@ -26,6 +26,8 @@ from worker import redis_address
 from worker.jobs.errors import StoreRefused
 from worker.redis_address import Address
 from worker.settings import Settings
+from worker.store.connection.cluster import owner_pool
+from worker.store.connection.key_tag import TaggedClient, tag_commands
 from worker.store.envelope import MasterKeyring
 from worker.store.errors import StoreChangedError
 
@@ -111,12 +113,18 @@ def connect_to(
         "socket_timeout": 10,
         "health_check_interval": 30,
     }
-    if address.scheme == "redis+sentinel":
+    if address.through_sentinel:
         client = _through_sentinel(address, options)
+    elif address.clustered:
+        pool = owner_pool(address, options, max_connections)
+        client = TaggedClient(pool, job_serializer=_dumps, job_deserializer=json.loads)
+        client.key_tag = f"{{{address.tag}}}"
     else:
         pool = _Pool(max_connections=max_connections, timeout=5, **{**options, **_endpoint(address), **address.options})
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
     _pack_with_hiredis(client.connection_pool)
+    if address.clustered:
+        tag_commands(client.connection_pool, client.key_tag)
     if guard is not None:
         _check_new_connections(client.connection_pool, guard)
     client.keyring, client.guard = keyring or _NO_KEYS, guard
@@ -210,15 +218,19 @@ def _endpoint(address: Address) -> dict[str, Any]:
     if address.scheme == "unix":
         return {"connection_class": UnixDomainSocketConnection, "path": address.path, **user}
     (host, port), *_ = address.hosts
-    secure = {"connection_class": SSLConnection} if address.scheme == "rediss" else {}
+    secure = {"connection_class": SSLConnection} if address.encrypted else {}
     return {"host": host, "port": port, **secure, **user}
 
 
 def _through_sentinel(address: Address, options: dict[str, Any]) -> ArqRedis:
     """Return a client for the current primary, as the sentinels name it."""
+    secure = {"ssl": True} if address.encrypted else {}
+    of_sentinels = {name: value for name, value in address.options.items() if name.startswith("ssl_")}
+    of_sentinels |= {"username": address.sentinel_username, "password": address.sentinel_password}
     sentinel = Sentinel(
         list(address.hosts),
-        sentinel_kwargs={"socket_connect_timeout": 2, "socket_timeout": 2},
+        sentinel_kwargs={"socket_connect_timeout": 2, "socket_timeout": 2, **secure, **of_sentinels},
+        **secure,
         **{**options, **address.options},
         username=address.username,
         password=address.password,

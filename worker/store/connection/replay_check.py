@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 from worker import redis_address
 from worker.jobs.errors import UnsafeStore
 from worker.settings import Settings
+from worker.store.connection.key_tag import tag_of
 from worker.store.connection.pool import connect_to
 from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 
@@ -103,7 +104,7 @@ async def _refused(redis: ArqRedis) -> str | None:
 async def _refused_without_name(url: str) -> str | None:
     """Ask the same as `default` itself where that user needs no password; return None where it does."""
     address = redis_address.parse(url)
-    if address.scheme == "redis+sentinel":
+    if address.through_sentinel:
         return None
     anonymous = connect_to(replace(address, username=None, password=None), max_connections=1, retries=0)
     try:
@@ -119,7 +120,7 @@ async def _dry_run(redis: ArqRedis) -> str | None:
     async with redis.pipeline(transaction=False) as pipe:
         for write, key in queries:
             name, *more = write.split()
-            pipe.execute_command("ACL DRYRUN", "default", name, key, *more)
+            pipe.execute_command("ACL DRYRUN", "default", name, tag_of(redis) + key, *more)
         answers = await pipe.execute(raise_on_error=False)
     for (write, key), answer in zip(queries, answers, strict=True):
         if isinstance(answer, ResponseError):

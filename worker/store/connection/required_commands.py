@@ -66,9 +66,11 @@ _READS: Final[tuple[Arguments, ...]] = (
     ("ZRANK", _K, "m"),
     ("ZREVRANGE", _K, "0", "0"),
     ("ZREVRANGEBYSCORE", _K, "1", "0"),
+    ("ZREVRANK", _K, "m"),
     ("ZSCORE", _K, "m"),
 )
 _WRITES: Final[tuple[Arguments, ...]] = (
+    ("COPY", _K, _K),
     ("DEL", _K),
     ("EXPIRE", _K, "60"),
     ("PERSIST", _K),
@@ -96,6 +98,7 @@ _WRITES: Final[tuple[Arguments, ...]] = (
     ("ZREM", _K, "m"),
     ("ZREMRANGEBYRANK", _K, "0", "1"),
     ("ZREMRANGEBYSCORE", _K, "0", "1"),
+    ("ZUNIONSTORE", _K, "1", _K),
 )
 _WORKERS: Final[tuple[Arguments, ...]] = (
     ("ZINTERCARD", "1", _K),
@@ -155,6 +158,9 @@ REQUIRED: Final[dict[Role, tuple[Arguments, ...]]] = {
 }
 """What a process of each role can't work without."""
 
+IN_CLUSTER: Final[tuple[Arguments, ...]] = (("CLUSTER", "SLOTS"),)
+"""What processes of each role need beside that in a cluster."""
+
 CONNECTION_ONLY: Final = frozenset(
     {"multi", "exec", "discard", "select", "hello", "auth", "client|setinfo", "client|setname"}
 )
@@ -167,7 +173,7 @@ OPTIONAL: Final = frozenset({"config|get", "acl|whoami", "acl|dryrun", "script|e
 def name_of(arguments: Arguments) -> str:
     """The command as a rule names it: `get`, `script|load`."""
     name = arguments[0].lower()
-    return f"{name}|{arguments[1].lower()}" if name in {"script", "config", "acl", "client"} else name
+    return f"{name}|{arguments[1].lower()}" if name in {"script", "config", "acl", "client", "cluster"} else name
 
 
 def names(role: Role) -> frozenset[str]:

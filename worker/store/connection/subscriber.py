@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from worker.store.connection.key_tag import tag_of
 from worker.store.errors import UNAVAILABLE_ERRORS
 
 _PING_AFTER_S: Final = 10.0  # after that much silence the connection is checked with a ping
@@ -32,6 +33,7 @@ class Subscriber:
         options = {"retry": Retry(NoBackoff(), 0), "retry_on_error": [], "health_check_interval": 0}
         kwargs = {**pool.connection_kwargs, **options, "max_connections": 1}
         self._redis = Redis(connection_pool=ConnectionPool(connection_class=pool.connection_class, **kwargs))
+        self._tag = len(tag_of(redis))
         self._on_message, self._on_subscribed = on_message, on_subscribed
         self._wanted: set[str] = set()
         self._wanted_changed, self._connected = asyncio.Event(), asyncio.Event()
@@ -99,6 +101,8 @@ class Subscriber:
         connection, pinged = pubsub.connection, False
         while True:
             message = await connection.read_response(timeout=_PING_AFTER_S, disconnect_on_error=False)
+            if getattr(connection, "is_stale", False):  # it still gets messages, but senders don't count it
+                raise RedisConnectionError("another node of the cluster serves the channels")
             match message:
                 case None if pinged:
                     raise RedisConnectionError("no answer")
@@ -106,10 +110,12 @@ class Subscriber:
                     await pubsub.ping()
                     pinged = True
                     continue
-                case [b"message", channel, data]:
-                    self._on_message(channel.decode(), data)
-                case [b"subscribe", channel, _]:
-                    self._on_subscribed(channel.decode())
+                case [b"message" | b"smessage", channel, data]:
+                    self._on_message(channel.decode()[self._tag :], data)
+                case [b"subscribe" | b"ssubscribe", channel, _]:
+                    self._on_subscribed(channel.decode()[self._tag :])
+                case [b"sunsubscribe", channel, _] if channel and channel.decode()[self._tag :] in self._wanted:
+                    raise RedisConnectionError("the cluster has moved the channels to another node")
                 case _:
                     pass  # the reply to a ping, or the end of a subscription
             pinged = False
