@@ -115,7 +115,7 @@ FLEETING = {
     **dict.fromkeys((keys.API_PROCESSES, keys.relayed("running", "acme"), keys.relayed("waiting", "acme")), "zset"),
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE, keys.UNNOTED_QUARANTINES), "set"),
     **dict.fromkeys((keys.in_flight("we_x"), keys.ALLOWANCE + "to_x"), "hash"),
-    keys.DELAYED + "full:acme": "zset",
+    **dict.fromkeys((keys.DELAYED + "full:acme", keys.HOLDING_BACK, keys.held_back("acme")), "zset"),
     keys.outbox_clock("acme"): "string",
     keys.text("job_x", 1): "list",
 }

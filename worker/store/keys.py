@@ -32,6 +32,7 @@ SEALS: Final = "vigil:seals"
 SEALING_LOCK: Final = "vigil:sealing"
 OUTBOX: Final = "vigil:outbox"
 ROUTER_LOCK: Final = "vigil:router"
+HOLDING_BACK: Final = "vigil:heldback"
 TARGETS: Final = "vigil:targets"
 SENDING: Final = "vigil:sending"
 SEND_COUNTER: Final = "vigil:sends"
@@ -189,6 +190,10 @@ def endpoint_messages(job_id: str) -> str:
 
 def webhook_refused(job_id: str) -> str:
     return "vigil:refused:" + job_id
+
+
+def held_back(app: str) -> str:
+    return f"{HOLDING_BACK}:{app}"
 
 
 def outbox_clock(app: str) -> str:

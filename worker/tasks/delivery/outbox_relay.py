@@ -101,7 +101,7 @@ class OutboxRelay:
             except Exception as error:  # noqa: BLE001  one message that can't be built must not stop all others
                 report_internal_error("webhook.unmade", error, job_id=entry.job_id)
                 messages = self._given_up(entry)
-            rows.append(RoutedEntry(entry.name, messages))
+            rows.append(RoutedEntry(entry.name, messages, context.record.job.app if context is not None else ""))
             written += sum(len(message.commands) for message in messages)
             if self._clock.monotonic() - resumed > _MAX_BLOCK_S:  # an event for many endpoints takes milliseconds
                 await asyncio.sleep(0)
