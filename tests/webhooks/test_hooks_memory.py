@@ -121,22 +121,22 @@ async def test_what_is_beyond_an_app_s_share_is_made_later_and_others_see_nothin
             job_ids = [await post.submit(app="flood") for _ in range(20)]
             for job_id in job_ids:
                 await post.complete(job_id, ANSWER)
-            mine = await post.submit(dead.url, app="flood", payload="full")
-            await post.complete(mine, ANSWER)
+            own_hook = await post.submit(dead.url, app="flood", payload="full")
+            await post.complete(own_hook, ANSWER)
             post.worker(app_memory_percent=3, webhook_schedule=(1.0,) * 50)  # 6 MiB, and 2 of them for messages
             await routed(post)
             of_one_job = 20 * (len(ANSWER) + 3_500)
             taken = await bodies(redis)
             assert 2 * MIB - 400 * 3_072 < taken < 2 * MIB + of_one_job, "without a bound it is about 8 MiB"
             assert await redis.zcard(keys.held_back("flood")) > 10
-            theirs = await post.submit()
-            await post.complete(theirs)
+            of_another = await post.submit()
+            await post.complete(of_another)
             await receiver.gets(1)
             assert await bodies(redis) < 2 * MIB + of_one_job
             good.set()
 
             async def all_delivered() -> bool:
-                rows = [row for job_id in [*job_ids, mine] for row in await post.messages(job_id)]
+                rows = [row for job_id in [*job_ids, own_hook] for row in await post.messages(job_id)]
                 return len(rows) == 21 * 20 + 1 and all(message.state == "delivered" for message, _ in rows)
 
             await until("every message to be delivered, those that were held back too", all_delivered, 60.0)

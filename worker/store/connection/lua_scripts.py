@@ -16,7 +16,7 @@ _COMMANDS: Final = "connection/run_commands"
 RUN_COMMANDS: Final = (CONTENT_SIZE, "admission/pace", "connection/job_words", "connection/commit_words", _COMMANDS)
 """Give a script `run_commands`, the interpreter of a commit's commands, and what that needs."""
 RUN_NEW_JOB_COMMANDS: Final = (CONTENT_SIZE, "connection/job_words", _COMMANDS)
-"""The same for commands that create jobs: a third of the text, and of the functions that each call of a script makes."""
+"""The same for commands that create jobs: a third of the text, and of the functions that each call makes."""
 _PRELUDE: Final = "connection/tolerant_calls"
 
 

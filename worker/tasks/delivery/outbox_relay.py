@@ -34,7 +34,7 @@ from worker.webhooks.message import WebhookEvent, base_of, body_of
 from worker.webhooks.registrable_domain import receiver_of
 
 _BATCH_SIZE: Final = 100
-_MAX_COMMANDS: Final = 2_000
+_MAX_COMMANDS: Final = 500
 """How many commands one batch writes, so that Redis is not held up; one entry may go over it."""
 _MAX_BLOCK_S: Final = 0.01
 """How long messages are made before other tasks of the worker get the loop."""
