@@ -128,7 +128,7 @@ async def test_what_is_beyond_an_app_s_share_is_made_later_and_others_see_nothin
             of_one_job = 20 * (len(ANSWER) + 3_500)
             taken = await bodies(redis)
             assert 2 * MIB - 400 * 3_072 < taken < 2 * MIB + of_one_job, "without a bound it is about 8 MiB"
-            assert await redis.zcard(keys.held_back("flood")) > 10
+            assert await redis.zcard(keys.HELD_BACK + "flood") > 10
             of_another = await post.submit()
             await post.complete(of_another)
             await receiver.gets(1)
@@ -140,6 +140,6 @@ async def test_what_is_beyond_an_app_s_share_is_made_later_and_others_see_nothin
                 return len(rows) == 21 * 20 + 1 and all(message.state == "delivered" for message, _ in rows)
 
             await until("every message to be delivered, those that were held back too", all_delivered, 60.0)
-            assert not await redis.exists(keys.HOLDING_BACK, keys.held_back("flood"))
+            assert not await redis.exists(keys.HOLDING_BACK, keys.HELD_BACK + "flood")
             assert await redis.hget(keys.content_sizes("flood"), "messages") == b"m0"
         await redis.aclose(close_connection_pool=True)

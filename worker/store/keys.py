@@ -19,6 +19,9 @@ RING: Final = "vigil:ring"
 RING_POSITION: Final = "vigil:hand"
 DEADLINE: Final = "vigil:deadline"
 API_PROCESSES: Final = "vigil:apis"
+API_HEARTBEATS: Final = "vigil:apibeats"
+MIGRATIONS: Final = "vigil:migrations"
+MIGRATION_LOCK: Final = "vigil:migrating"
 ERASURE_DUE: Final = "vigil:forget"
 AUDIT: Final = "vigil:audit"
 NOTE_COUNT: Final = "vigil:acts"
@@ -28,11 +31,15 @@ RETENTION_AGAIN: Final = "vigil:retainagain"
 LEGAL_HOLDS: Final = "vigil:holds"
 LEGAL_HOLD_NOTES: Final = "vigil:holdnotes"
 SETTLED: Final = "vigil:settled"
+COMPACTION_DUE: Final = "vigil:compactdue"
 SEALS: Final = "vigil:seals"
 SEALING_LOCK: Final = "vigil:sealing"
+ARCHIVE: Final = "vigil:archive"
+ARCHIVING_LOCK: Final = "vigil:archiving"
 OUTBOX: Final = "vigil:outbox"
 ROUTER_LOCK: Final = "vigil:router"
 HOLDING_BACK: Final = "vigil:heldback"
+HELD_BACK: Final = "vigil:heldback:"
 TARGETS: Final = "vigil:targets"
 SENDING: Final = "vigil:sending"
 SEND_COUNTER: Final = "vigil:sends"
@@ -190,10 +197,6 @@ def endpoint_messages(job_id: str) -> str:
 
 def webhook_refused(job_id: str) -> str:
     return "vigil:refused:" + job_id
-
-
-def held_back(app: str) -> str:
-    return f"{HOLDING_BACK}:{app}"
 
 
 def outbox_clock(app: str) -> str:
