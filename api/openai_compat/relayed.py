@@ -6,7 +6,6 @@ its tokens in the app's audit trail.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -37,16 +36,14 @@ from worker.jobs.record import JobError
 from worker.store.apps import ApiKey
 from worker.store.connection import kept_secrets
 from worker.store.connection.kept_secrets import DIGEST
+from worker.store.provider.relay_places import MAX_RUNNING, MAX_WAITING, PlacesTaken
 
 routes = Routes("openai", OpenAIRoute)
 _COUNT_SECONDS: Final = 30.0
 _COMPACT_SECONDS: Final = 300.0
-_MAX_OF_APP: Final = 4
-"""Requests of an app that this process has relayed at a time: all apps share the workers' slots for them."""
 _NO_INPUT: Final = [{"role": "user", "content": "-"}]
 _CHAT: Final = "The provider of this Vigil has Chat Completions only (VIGIL_UPSTREAM=chat), and no such path."
 _NO_WORKER: Final = "No worker has answered in time. Nothing is repeated; try again, or see `vigil doctor`."
-_under_way: Counter[str] = Counter()
 
 
 @routes.post("/v1/responses/input_tokens", docs.INPUT_TOKENS)
@@ -100,21 +97,25 @@ async def _relay(request: Request, path: str, seconds: float) -> dict[str, Any]:
 
 async def _ask(context: AppContext, relayed: dict[str, Any], seconds: float) -> dict[str, Any] | None:
     """Return the reply. Raises a Problem (429) if the app has too many requests under way."""
-    if _under_way[relayed["app"]] >= _MAX_OF_APP:
-        detail = f"This app has {_MAX_OF_APP} such requests under way in this process; try again once one has ended."
-        raise Problem(429, "too_many_requests", detail, headers={"Retry-After": "2"})
-    _under_way[relayed["app"]] += 1
-    return await context.background.completed("relay", _send(context, relayed, seconds))
-
-
-async def _send(context: AppContext, relayed: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-    """Return the reply. Until then it counts as under way, also if its client has left: a worker goes on with it."""
+    places = context.relayed.places
+    name = places.new_name()
     try:
-        return await context.relayed.send(relayed, seconds)
-    finally:
-        _under_way[relayed["app"]] -= 1
-        if not _under_way[relayed["app"]]:
-            del _under_way[relayed["app"]]
+        await places.take(relayed["app"], name, seconds)
+    except PlacesTaken:
+        detail = (
+            f"Of this app, {MAX_RUNNING} such requests are with the provider and at most {MAX_WAITING} wait for these; "
+            "try again once some have ended. Requests of other apps are not kept waiting by them."
+        )
+        raise Problem(429, "too_many_requests", detail, headers={"Retry-After": "2"}) from None
+    return await context.background.completed("relay", _send(context, name, relayed, seconds))
+
+
+async def _send(context: AppContext, name: str, relayed: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+    """Return the reply. It keeps its place until then, also if its client has left: a worker goes on with it."""
+    reply = await context.relayed.send(name, relayed, seconds)
+    if reply is not None:  # else a worker may still be sending it, and gives the place back, or it ends by itself
+        await context.relayed.places.give_back(relayed["app"], name)
+    return reply
 
 
 async def _read(request: Request, context: AppContext, app: str) -> Any:

@@ -51,13 +51,13 @@ _QUOTAS: Final = {
         "`vigil keys quota`",
     ),
     "bytes_held": (
-        "bytes of input and output stored",
-        "Delete jobs that you no longer need, or wait until some expire",
+        "bytes stored (inputs, outputs, and webhook messages that are not delivered yet)",
+        "Delete jobs that you no longer need, have its webhooks acknowledged, or wait until some expire",
         "`vigil keys quota`",
     ),
     "memory_held": (
-        "bytes of the store's memory in use by its jobs",
-        "Wait until some of them expire",
+        "bytes of the store's memory in use by its jobs and by webhook messages that are not delivered yet",
+        "Have its webhooks acknowledged, or wait until some of the jobs expire",
         "VIGIL_APP_MEMORY_PERCENT, or more memory for Redis",
     ),
 }

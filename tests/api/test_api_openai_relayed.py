@@ -9,6 +9,7 @@ import os
 
 import openai
 import pytest
+from api_server import running
 from in_process import until
 from openai_sdk import SOL, sdk_against_api
 
@@ -101,40 +102,51 @@ async def test_without_a_worker_nothing_is_sent_and_the_error_comes_at_once(sett
         for path in ("input_tokens", "compact"):
             answer = await sdk.http.post(f"/v1/responses/{path}", json={"model": SOL, "input": "x"})
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
-        assert not [name async for name in redis.scan_iter(keys.relayed("", "*"))]
+        assert not [name async for name in redis.scan_iter("vigil:relayed:*")]
 
 
-async def test_an_app_has_a_few_under_way_at_a_time(sdk):
+async def test_an_app_has_a_few_under_way_in_all_processes_and_a_few_waiting(settings, redis, clock, sdk):
     body = {"model": SOL, "input": "[[sim: block_before_stream hold=50000]] x"}
-    sending = [asyncio.create_task(sdk.http.post("/v1/responses/compact", json=body)) for _ in range(6)]
+    async with running(settings, redis, clock) as another:
+        processes = [sdk.http, await another.client(key=sdk.key)]
+        post = [one.post for one in processes for _ in range(9)]
+        sending = [asyncio.create_task(send("/v1/responses/compact", json=body)) for send in post]
 
-    async def refused_ones():
-        return sum(one.done() for one in sending) == 2
+        async def refused_ones():
+            return sum(one.done() for one in sending) == 2
 
-    await until("two of six to be refused", refused_ones)
-    other = await sdk.api.client("other")
-    alone = await other.post("/v1/responses/input_tokens", json={"model": SOL, "input": "x"})
-    assert alone.status_code == 200, "another app is not kept waiting"
-    sdk.stage.hurry()
-    assert sorted([(await one).status_code for one in sending]) == [400, 400, 400, 400, 429, 429]
+        await until("two of eighteen to be refused", refused_ones)
+        (first, second) = [one.result() for one in sending if one.done()]
+        assert first.status_code == second.status_code == 429, "4 run, 12 wait"
+        assert first.json()["error"]["code"] == "too_many_requests"
+        assert int(first.headers["retry-after"]) > 0
+
+        await until("four to be with the provider", lambda: compactions_are(sdk, 4))
+        other = await sdk.api.client("other")
+        alone = await other.post("/v1/responses/input_tokens", json={"model": SOL, "input": "x"})
+        assert alone.status_code == 200, "another app is not kept waiting"
+        assert await compactions_are(sdk, 4)
+        sdk.stage.hurry()
+        assert sorted([(await one).status_code for one in sending]) == [400] * 16 + [429] * 2
+        assert not await redis.exists(*(keys.relayed(kind, "acme") for kind in ("running", "waiting")))
 
 
-async def test_clients_that_leave_leave_their_requests_under_way(sdk):
+async def test_clients_that_leave_leave_their_requests_under_way(sdk, redis):
     body = {"model": SOL, "input": "[[sim: block_before_stream hold=50000]] x"}
     for number in range(1, 5):
         leaving = asyncio.create_task(sdk.http.post("/v1/responses/compact", json=body))
         await until("the provider to be asked", lambda n=number: compactions_are(sdk, n))
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-    again = await sdk.http.post("/v1/responses/compact", json=body)
-    assert (again.status_code, again.json()["error"]["code"]) == (429, "too_many_requests")
+    fifth = asyncio.create_task(sdk.http.post("/v1/responses/compact", json=body))
+
+    async def waits():
+        return await redis.zcard(keys.relayed("waiting", "acme")) == 1
+
+    await until("the fifth to wait", waits)
+    assert await compactions_are(sdk, 4)
     sdk.stage.hurry()
-
-    async def free():
-        answer = await sdk.http.post("/v1/responses/input_tokens", json={"model": SOL, "input": "x"})
-        return answer.status_code == 200
-
-    await until("they have ended", free)
+    assert (await fifth).status_code == 400, "it was sent once they had ended"
 
 
 async def compactions_are(sdk, number):

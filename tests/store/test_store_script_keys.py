@@ -11,8 +11,8 @@ PAGE = (Path(__file__).parents[2] / "ops" / "design" / "script-keys.md").read_te
 PARTS = {
     *("admission/app_quota", "admission/quarantine_of", "admission/token_bucket", "connection/allow_oom"),
     *("connection/content_size", "connection/run_commands", "connection/tolerant_calls", "webhooks/allowance"),
-    "connection/key_tag",
-    *("admission/pace", "jobs/callers", "jobs/limits"),
+    *("admission/pace", "connection/commit_words", "connection/job_words", "connection/key_tag"),
+    *("jobs/callers", "jobs/limits", "webhooks/message_size"),
 }
 """What comes before other scripts: it is given the names of keys."""
 SCRIPTS = {path.relative_to(STORE).with_suffix("").as_posix(): path.read_text() for path in STORE.rglob("*.lua")}

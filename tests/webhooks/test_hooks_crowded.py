@@ -156,3 +156,30 @@ async def test_an_address_where_packets_vanish_leaves_time_for_the_next(deaf):
         way = WebhookSender(policy, names, Clock(), total=6)
         got = await way.post(check_url(f"http://two.example:{deaf[1]}/", policy), {}, b"{}")
     assert (got.status, got.error) == (200, None)
+
+
+async def test_a_claim_looks_at_a_few_targets_at_a_time_and_comes_to_all(post: Post):
+    """Redis does nothing else meanwhile: with 5,000 receivers due it would let every submit wait."""
+    of = {"events": ("job.completed",), "payload": "thin", "description": ""}
+    for number in range(50):
+        url = f"https://hooks.shop{number}.example/x"
+        await post.endpoints.create("shop", url=url, secret=SECRET, **of)  # type: ignore[arg-type]
+    for _ in range(4):
+        await post.complete(await post.submit())
+    for number in range(120):
+        await post.complete(await post.submit(f"https://hooks.alone{number}.example/x", app="crowd"))
+    dispatcher = Dispatcher(post.redis, post.clock, post.settings(webhook_allow_private=False), "w1")
+    while await dispatcher._relay.relay():
+        pass
+    targets, pause = await post.redis.zcard(keys.TARGETS), 0.0
+    assert targets == 170
+    calls, seen = 0, 0
+    while pause == 0:
+        known = (await post.redis.info("commandstats"))["cmdstat_zrange"]["calls"]
+        pause, claimed = await dispatcher._deliveries.claim_due(256, 60.0, 5, {})
+        looked = (await post.redis.info("commandstats"))["cmdstat_zrange"]["calls"] - known
+        assert looked <= 64 + 4
+        assert len(claimed) <= 64
+        calls, seen = calls + 1, seen + len(claimed)
+    assert calls >= 3
+    assert seen >= 32 + 32, "what the allowances of two apps admit"

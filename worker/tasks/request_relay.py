@@ -7,6 +7,7 @@ open circuit are not called, as with jobs.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from worker.jobs.account_name import DEFAULT_ACCOUNT
@@ -21,6 +22,7 @@ from worker.tasks.account_connections import AccountConnections
 from worker.tasks.store_retry import retry_store
 from worker.upstream.client import ProviderPage
 
+_NOTE_SECONDS: Final = 60.0  # more than it takes to record what was used
 _COUNTS: Final = ("input_tokens", "output_tokens", "total_tokens")
 _PATHS: Final = frozenset({"/responses/input_tokens", "/responses/compact"})
 
@@ -37,12 +39,18 @@ class RequestRelay:
         self._requests, self._accounts, self._trail = requests, accounts, trail
 
     async def relay(self, name: str, seconds: float) -> bool:
-        """Send the request of this name; return whether there is a reply."""
+        """Send the request of this name, which has one of its app's places; return whether there is a reply."""
         try:
             sent = await self._requests.take(name)
             if sent is None or sent.get("path") not in _PATHS:
                 return False
-            await self._requests.reply(name, await self._reply(name, sent, seconds))
+            app = str(sent["app"])
+            await self._requests.places.keep(app, name, seconds + _NOTE_SECONDS)
+            try:
+                await self._requests.reply(name, await self._reply(name, sent, seconds))
+            finally:
+                with suppress(StoreUnavailable):  # then the place ends by itself
+                    await self._requests.places.give_back(app, name)
         except (StoreUnavailable, ContentDamaged):
             return False
         return True

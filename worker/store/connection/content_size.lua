@@ -1,5 +1,6 @@
 -- content_size: functions that keep how many bytes of content an app holds; they come before scripts that change content.
---   sizes  hash: job id -> '<bytes of its content> <its events>' as last measured; total, events -> the sums of these
+--   sizes  hash: job id -> '<bytes of its content> <its events>' as last measured; total, events -> the sums of these;
+--          id of a webhook message that is not delivered yet -> '<bytes of its body> 0'; messages -> 'm<what these take>'
 --   due    zset: jobs by when some of their content expires
 -- stated(sizes, id)  return the bytes and events that are stated of the job; a release before stated no events
 -- add_stated(sizes, bytes, events)  add to the sums
@@ -13,7 +14,7 @@ local function length_of(...)
   local reply = redis.pcall(...)
   return type(reply) == 'number' and reply or 0 -- a key that can't be read is reported by who needs it
 end
-local MAX_EVENTS = 1000000
+local MAX_EVENTS, MESSAGE_BYTES = 1000000, 3072 -- a message takes so much beside its body (measured)
 local function split_statement(text)
   local bytes, events = string.match(text or '', '^(%d+) ?(%d*)$')
   return number(bytes), number(events)
@@ -34,6 +35,14 @@ local function state_new(sizes, held, id, bytes, events)
   local total, of_all = string.format('%.0f', held.bytes + bytes), string.format('%.0f', held.events + events)
   call('HSET', sizes, 'total', total, 'events', of_all, id, string.format('%.0f %.0f', bytes, events))
 end
+local function messages_held(sizes)
+  return number(string.match(call('HGET', sizes, 'messages') or '', '^m(%d+)$'))
+end
+-- state what of a message's body is held, 0 = nothing any more; `before`: what was stated
+local function change_messages(sizes, bytes, before)
+  local more = bytes - before + (bytes > 0 and MESSAGE_BYTES or 0) - (before > 0 and MESSAGE_BYTES or 0)
+  call('HSET', sizes, 'messages', string.format('m%.0f', math.max(0, messages_held(sizes) + more)))
+end
 local function measure(sizes, due, job, input, output, id)
   local bytes = length_of('STRLEN', input) + length_of('STRLEN', output) + length_of('HSTRLEN', job, 'priv')
   local events = 0
@@ -46,6 +55,7 @@ local function measure(sizes, due, job, input, output, id)
   local expires
   if bytes == 0 then
     call('HDEL', sizes, id)
+    if before > 0 and string.sub(id, 1, 4) == 'msg_' then change_messages(sizes, 0, before) end
   else
     if bytes ~= before or events ~= events_before then
       call('HSET', sizes, id, string.format('%.0f %.0f', bytes, events))

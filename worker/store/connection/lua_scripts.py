@@ -17,8 +17,11 @@ ALLOW_OOM: Final = "connection/allow_oom"
 """Let a script run although Redis has reached its maxmemory."""
 CONTENT_SIZE: Final = "connection/content_size"
 """Give a script `measure` and `measure_due`, which keep the bytes of content that an app holds."""
-RUN_COMMANDS: Final = (CONTENT_SIZE, "admission/pace", "connection/run_commands")
+_COMMANDS: Final = "connection/run_commands"
+RUN_COMMANDS: Final = (CONTENT_SIZE, "admission/pace", "connection/job_words", "connection/commit_words", _COMMANDS)
 """Give a script `run_commands`, the interpreter of a commit's commands, and what that needs."""
+RUN_NEW_JOB_COMMANDS: Final = (CONTENT_SIZE, "connection/job_words", _COMMANDS)
+"""The same for commands that create jobs: a third of the text, and of the functions that each call makes."""
 _PRELUDE: Final = "connection/tolerant_calls"
 _TAG: Final = "connection/key_tag"
 

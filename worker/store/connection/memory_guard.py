@@ -52,13 +52,21 @@ class MemoryGuard:
 
     async def admit(self, size: int) -> None:
         """Return when a job of `size` bytes may be submitted. Raises StoreFull."""
-        now = self._clock.monotonic()
-        stale = self._read_at is None or now - self._read_at >= _MAX_AGE_S
-        if not self._reading and (stale or (self._limit and self._accepted * _RECHECK_SHARE > self._limit)):
+        if not self._reading and (
+            self._is_older_than(_MAX_AGE_S) or (self._limit and self._accepted * _RECHECK_SHARE > self._limit)
+        ):
             await self.read()
         if self.reason and not self._read_only:  # a replica says so itself
             raise StoreFull("Redis takes no new jobs", self.reason)
         self._accepted += size
+
+    async def refresh(self, seconds: float) -> None:
+        """Ask Redis again if what it said last is older than that. Raises what the client raises."""
+        if self._is_older_than(seconds):
+            await self.read()
+
+    def _is_older_than(self, seconds: float) -> bool:
+        return self._read_at is None or self._clock.monotonic() - self._read_at >= seconds
 
     async def read(self) -> str:
         """Ask Redis for its memory and its role; return the reason. One that forbids INFO has no limit here.

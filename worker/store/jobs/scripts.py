@@ -16,7 +16,7 @@ from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.pacing import Charge, read_charge
 from worker.store.admission.rate_limit import RateMeter
 from worker.store.commands import Command, CommandArg, flatten
-from worker.store.connection.lua_scripts import ALLOW_OOM, RUN_COMMANDS, script
+from worker.store.connection.lua_scripts import ALLOW_OOM, RUN_COMMANDS, RUN_NEW_JOB_COMMANDS, script
 from worker.store.connection.pool import require_permissions
 from worker.store.connection.script_batch import ScriptBatch
 from worker.store.end_users.quarantine_ends import end_quarantine
@@ -104,8 +104,8 @@ class Scripts:
         self._commit = load(ALLOW_OOM, _QUARANTINE, *RUN_COMMANDS, "jobs/commit")
         self._commit_unless_full = load(_QUARANTINE, *RUN_COMMANDS, "jobs/commit")
         admission = (_QUARANTINE, "admission/token_bucket", "admission/app_quota")
-        self._submit = ScriptBatch(redis, load(*admission, *RUN_COMMANDS, "jobs/callers", "jobs/submit"))
-        self._submit_all = load(*admission, *RUN_COMMANDS, "jobs/submit_all")
+        self._submit = ScriptBatch(redis, load(*admission, *RUN_NEW_JOB_COMMANDS, "jobs/callers", "jobs/submit"))
+        self._submit_all = load(*admission, *RUN_NEW_JOB_COMMANDS, "jobs/submit_all")
         self._claim = load("admission/pace", "jobs/limits", "jobs/claim")
         self._renew = load(ALLOW_OOM, "jobs/renew")
         self._append_output = load("jobs/append_output")

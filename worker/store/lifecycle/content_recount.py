@@ -19,12 +19,15 @@ _PAGE: Final = 250
 _MAX_SUM: Final = 5_000  # jobs of an app; adding up more would stop Redis for milliseconds
 
 
+_SUMS: Final = frozenset({b"total", b"events", b"messages"})
+
+
 class ContentRecount:
     """Remembers how far it has come with each app."""
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._script: Any = script(redis, CONTENT_SIZE, "lifecycle/recount_content")
+        self._script: Any = script(redis, CONTENT_SIZE, "webhooks/message_size", "lifecycle/recount_content")
         self._next = 0
         self._from: dict[str, tuple[int, int]] = {}  # app -> (rank of the next job in its index, cursor over the sizes)
 
@@ -43,9 +46,12 @@ class ContentRecount:
         async with store_errors("list an app's content", sizes):
             cursor, measured = await self._redis.hscan(sizes, cursor, count=_PAGE)
         # a conversation is measured by what changes it
-        names = [name for name in {*rows, *measured} - {b"total", b"events"} if not name.startswith(b"conv_")]
+        names = [name for name in {*rows, *measured} - _SUMS if not name.startswith(b"conv_")]
         prefixes = [prefix.encode() for prefix in (keys.JOB, keys.job_input(""), keys.job_output(""))]
-        content = [prefix + name for name in names for prefix in prefixes]
+        content = list[bytes]()
+        for name in names:
+            of_message = name.startswith(b"msg_")
+            content += [keys.BODY.encode() + name] * 3 if of_message else [prefix + name for prefix in prefixes]
         async with store_errors("measure content", sizes):
             await self._script(keys=[sizes, keys.content_expiry(app), *content], args=[_MAX_SUM, *names])
         self._from[app] = (start + _PAGE if rows else 0), int(cursor)

@@ -16,23 +16,23 @@ from worker.clock import Clock
 from worker.store import keys
 from worker.store.connection.pool import keyring_of
 from worker.store.errors import store_errors
+from worker.store.provider.relay_places import RelayPlaces
 
 RELAY_FUNCTION: Final = "relay_request"
 """The name of the worker's task."""
 _POLL_INTERVAL_S: Final = 0.05
 _KEEP_REPLY_S: Final = 60
-_ID_BYTES: Final = 16
 
 
 class RelayedRequests:
     """The requests in Redis."""
 
     def __init__(self, redis: ArqRedis, clock: Clock) -> None:
-        self._redis, self._keyring, self._clock = redis, keyring_of(redis), clock
+        self._redis, self._keyring = redis, keyring_of(redis)
+        self.places = RelayPlaces(redis, clock)
 
-    async def send(self, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-        """Have a worker send a request; return its reply, or None if none has come within `seconds`."""
-        name = self._clock.random_bytes(_ID_BYTES).hex()
+    async def send(self, name: str, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+        """Have a worker send a request that has a place; return its reply, or None if none came within `seconds`."""
         sealed = self._keyring.seal_named(_sealed_as("request", name), request)
         async with store_errors("accept the request"):
             await self._redis.set(keys.relayed("request", name), sealed, px=int(seconds * 1000))

@@ -11,6 +11,7 @@
 --          counts the tries at receivers that have not acknowledged the try before
 --          then for each app of which the worker is sending messages: app, how many
 -- Returns  {ms until something falls due or -1, {target, member, token, message, body}…}
+-- A call looks at MOST_TARGETS and leases MOST_MESSAGES: Redis serves submits between two calls, whatever is due.
 -- An app gets no more places than it leaves free, so that whatever its receivers do there is one for the next app.
 -- A target that can take no more now leaves `targets`; the end of one of its tries puts it back (record_try.lua).
 -- One that has to wait for its receiver or app is in `delayed_prefix<name>`, and `delayed|<name>` stands in `targets` for
@@ -22,6 +23,7 @@ local queue_prefix, in_flight_prefix, message_prefix, body_prefix = ARGV[6], ARG
 local full_retry_ms, allowance_prefix, delayed_prefix = tonumber(ARGV[10]), ARGV[11], ARGV[12]
 local base, refill, rate = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 local app_base, app_refill, first_app = tonumber(ARGV[16]), tonumber(ARGV[17]), 18
+local MOST_TARGETS, MOST_MESSAGES = 64, 64
 local now = now_ms()
 local room, out, running, allowances = tonumber(limit), {}, {}, {}
 for i = first_app, #ARGV, 2 do running[ARGV[i]] = tonumber(ARGV[i + 1]) end
@@ -60,7 +62,7 @@ local function spend(app, receiver)
 end
 
 -- messages whose worker has died or given them back: first in their queue again, before what came after them
-for _, place in ipairs(call('ZRANGEBYSCORE', sending, '-inf', now, 'LIMIT', 0, 500)) do
+for _, place in ipairs(call('ZRANGEBYSCORE', sending, '-inf', now, 'LIMIT', 0, 200)) do
   local target, member = string.match(place, '^([^|]+)|([^:]+:.+)$')
   call('ZREM', sending, place)
   if target then
@@ -72,15 +74,18 @@ for _, place in ipairs(call('ZRANGEBYSCORE', sending, '-inf', now, 'LIMIT', 0, 5
   end
 end
 
-local due = call('ZRANGEBYSCORE', targets, '-inf', now, 'LIMIT', 0, 500)
-local share = math.max(1, math.ceil(room / math.max(1, #due)))
+local due, looks = call('ZRANGEBYSCORE', targets, '-inf', now, 'LIMIT', 0, MOST_TARGETS), MOST_TARGETS
+local all_due = #due < MOST_TARGETS and #due or call('ZCOUNT', targets, '-inf', now)
+local share = math.max(1, math.ceil(room / math.max(1, all_due)))
+local function is_done() return room <= 0 or looks <= 0 or #out >= MOST_MESSAGES end
 
 -- lease what the target may send now, and put it where it waits for the rest
 local function serve(target)
+  looks = looks - 1
   local queue, in_flight = queue_prefix .. target, in_flight_prefix .. target
   local max = max_per_target
   if number(call('HGET', failures, target)) >= failing_after then max = 1 end
-  local left, next_due = math.min(share, room, max - call('HLEN', in_flight)), nil
+  local left, next_due = math.min(share, room, MOST_MESSAGES - #out, max - call('HLEN', in_flight)), nil
   local rows = call('ZRANGE', queue, 0, 99, 'WITHSCORES')
   if call('SISMEMBER', paused, target) == 1 then rows = {} end
   for i = 1, #rows, 2 do
@@ -140,7 +145,10 @@ local function serve_delayed(entry, name)
     count = allowance_wait(a) > 0 and 0 or math.floor(a.rate > 0 and math.min(a.tokens, a.spare) or a.tokens)
   end
   for _ = 1, count do
-    if room <= 0 then break end
+    if is_done() then
+      at = room > 0 and now or at -- there are more than one call takes
+      break
+    end
     local first = call('ZPOPMIN', waiting)
     if not first[1] then return end
     serve(first[1])
@@ -150,7 +158,7 @@ local function serve_delayed(entry, name)
 end
 
 for _, target in ipairs(due) do
-  if room <= 0 then break end
+  if is_done() then break end
   local name = string.match(target, '^delayed|(.+)$')
   if name then serve_delayed(target, name) else serve(target) end
 end

@@ -15,7 +15,8 @@ from arq.connections import ArqRedis
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
 from worker.store import keys
 from worker.store.commands import Command, CommandArg
-from worker.store.connection.lua_scripts import script
+from worker.store.connection.lua_scripts import CONTENT_SIZE, script
+from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import JobCipher, body_field, tries_field
 from worker.store.errors import store_errors
@@ -25,6 +26,10 @@ from worker.store.webhooks.outbox import OutboxMessage, load_message, outbox_sco
 
 _ROUTER_LOCK_MS: Final = 3_000
 _FULL_APP_RETRY_MS: Final = 250
+_HELD_BACK_LOOK_MS: Final = 500
+_MEMORY_MAX_AGE_S: Final = 10.0
+_SHARE_OF_MESSAGES: Final = 3
+"""The part of what an app may take of Redis' memory that its messages may take; what is beyond is held back."""
 _NEWER_RETRY_S: Final = 15  # until a message is claimed again that only a newer release can read
 _MAX_RECEIPTS: Final = 50
 MAX_LISTED: Final = 10_000
@@ -50,10 +55,11 @@ class RoutedMessage:
 
 
 class RoutedEntry(NamedTuple):
-    """An entry of the outbox, and the messages that replace it."""
+    """An entry of the outbox, the messages that replace it, and their app ("" = unknown: none of them is sent)."""
 
     entry: str
     messages: Sequence[RoutedMessage]
+    app: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +96,14 @@ class DeliveryQueue:
         rate: float,
         keep: int,
         max_pending: int,
+        memory: MemoryGuard,
         patience: FailurePatience,
     ) -> None:
         """Load the scripts.
 
         `rate`: messages a second that an app may send to one receiver, 0 = no limit; `keep`: seconds that a settled
-        message is kept; `max_pending`: seconds that one may stay unsettled. `patience`: with endpoints that only fail.
+        message is kept; `max_pending`: seconds that one may stay unsettled. `memory`: what the jobs of an app may take.
+        `patience`: with endpoints that only fail.
         """
 
         def load(*names: str) -> Any:
@@ -103,24 +111,33 @@ class DeliveryQueue:
 
         self._redis, self._worker_id, self._per_target, self._rate = redis, worker_id, per_target, rate
         self._keyring, self._patience = keyring_of(redis), patience
-        self._keep, self._keep_pending = keep, keep + max_pending
+        self._keep, self._keep_pending, self._memory = keep, keep + max_pending, memory
+        sizes = (CONTENT_SIZE, "webhooks/message_size")
         self._take_outbox, self._commit_routing, self._claim_due = (
-            load("webhooks/take_outbox"),
-            load("webhooks/commit_routing"),
+            load(CONTENT_SIZE, "webhooks/take_outbox"),
+            load(*sizes, "webhooks/commit_routing"),
             load("webhooks/allowance", "webhooks/claim_due"),
         )
-        self._record_try = load("webhooks/allowance", "webhooks/record_try")
+        self._record_try = load(*sizes, "webhooks/allowance", "webhooks/record_try")
         self._extend_lease = load("webhooks/extend_lease")
 
     async def take_outbox(self, limit: int) -> OutboxBatch | None:
         """Return the oldest entries of the outbox; None while another worker routes them."""
+        prefixes = keys.content_sizes(""), keys.HELD_BACK
         async with store_errors("read the outbox"):
+            await self._memory.refresh(_MEMORY_MAX_AGE_S)
             rows = await self._take_outbox(
-                keys=[keys.ROUTER_LOCK, keys.OUTBOX], args=[self._worker_id, _ROUTER_LOCK_MS, limit]
+                keys=[keys.ROUTER_LOCK, keys.OUTBOX, keys.HOLDING_BACK],
+                args=[self._worker_id, _ROUTER_LOCK_MS, limit, self._max_app_bytes, _HELD_BACK_LOOK_MS, *prefixes],
             )
         return (
             None if rows is None else OutboxBatch(int(rows[0]), await valid_members(self._redis, keys.OUTBOX, rows[1:]))
         )
+
+    @property
+    def _max_app_bytes(self) -> int:
+        """Return what the messages of an app that are on their way may take; 0 = any number of bytes."""
+        return self._memory.app_bytes // _SHARE_OF_MESSAGES
 
     async def load_messages(self, message_ids: Sequence[str]) -> tuple[dict[str, OutboxMessage], list[str]]:
         """Return (the messages by id, without those that are gone; the ids of those only a newer release can read)."""
@@ -141,6 +158,7 @@ class DeliveryQueue:
             ("SET", keys.body(message.id), sealed, "EX", self._keep_pending),
             ("ZADD", keys.target_queue(message.target), now_ms, message.member),
             ("ZADD", keys.TARGETS, "LT", now_ms, message.target),
+            ("MESSAGE", keys.body(message.id), message.id),
         ]
         if message.endpoint:
             commands.append(("RPUSH", keys.endpoint_messages(message.job_id), message.id))
@@ -171,14 +189,18 @@ class DeliveryQueue:
 
     async def commit_routing(self, rows: Sequence[RoutedEntry]) -> int:
         """Replace the entries by their messages; return how many no other worker had routed in the meantime."""
-        args: list[CommandArg] = [self._worker_id]
-        for entry, messages in rows:
+        apps = {app: number for number, app in enumerate(dict.fromkeys(row.app for row in rows if row.app), 1)}
+        args: list[CommandArg] = [self._worker_id, self._max_app_bytes, len(apps), *apps]
+        names = [keys.ROUTER_LOCK, keys.OUTBOX, keys.HOLDING_BACK]
+        for app in apps:
+            names += [keys.content_sizes(app), keys.content_expiry(app), keys.HELD_BACK + app]
+        for entry, messages, app in rows:
             commands = [command for message in messages for command in message.commands]
-            args += [entry, len(commands)]
+            args += [entry, apps.get(app, 0), len(commands)]
             for command in commands:
                 args += [len(command), *command]
         async with store_errors("route messages to their targets"):
-            return int(await self._commit_routing(keys=[keys.ROUTER_LOCK, keys.OUTBOX], args=args))
+            return int(await self._commit_routing(keys=names, args=args))
 
     async def claim_due(
         self, room: int, lease: float, failing_after: int, running: Mapping[str, int]
@@ -280,6 +302,7 @@ class DeliveryQueue:
         receiver, app = m.receiver or target, f"app:{m.app}"
         names += [keys.ALLOWANCE + receiver, keys.ALLOWANCE + app]
         names += [keys.tried_messages(m.app), keys.undelivered_messages(m.app), keys.FAILING_ENDPOINTS]
+        names += [keys.content_sizes(m.app), keys.content_expiry(m.app)]
         keep = self._keep if retry_in is None and not first else self._keep_pending
         wait = -1 if retry_in is None else max(0, round(retry_in * 1000))
         sealed = claimed.cipher.seal_with_key(tries_field(m.id), receipt) if receipt is not None else b""

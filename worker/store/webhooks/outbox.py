@@ -1,7 +1,7 @@
 """Create webhook messages in the commit of the event that they report, so that none is lost between the two.
 
 A job's own webhook gets its message at once. For standing endpoints the commit itself checks in Redis whether any
-endpoint of the app wants the event (`IF` in run_commands.lua): an app without endpoints costs one read of a missing
+endpoint of the app wants the event (`FILL` in run_commands.lua): an app without endpoints costs one read of a missing
 key, and a new endpoint is known to every process at once. Body and receivers are looked up when it is sent.
 """
 
@@ -96,8 +96,8 @@ def outbox_commands(job: Job, trail: Sequence[Event], clock: Clock) -> list[Comm
     for event in trail:
         due, wanted = to_ms(event.at), keys.endpoint_events(job.app)
         score = outbox_score(due, event.seq)  # events of one commit have one time
-        commands.append(("IF", wanted, event.type, *pace, score, f"{job.id}:{event.seq}:{event.type}"))
-        commands.append(("IF", wanted, event.type, "PUBLISH", channels.OUTBOX_FILLED, "1"))
+        entry = f"{job.id}:{event.seq}:{event.type}"
+        commands.append(("FILL", wanted, event.type, channels.OUTBOX_FILLED, *pace[1:], score, entry))
         if event.type in job.webhook_events:
             message_id = ids.new_id("msg", due, clock.random_bytes(ids.RANDOM_BYTES))
             at = event.dump()["at"]

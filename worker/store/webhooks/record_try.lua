@@ -4,6 +4,7 @@
 --          receiver_allowance, app_allowance: what the try was counted in (allowance.lua)
 --          tried, undelivered: the app's newest messages by their last try, and those whose last try failed
 --          failing: endpoint -> '<since when, ms> <failed tries> <when operators were warned, ms, or 0>'
+--          sizes, due: the bytes of content that the app holds, and when some of it expires (content_size.lua)
 -- ARGV     target, member, token
 --          state: the message from now on, ttl_s: how long all of it is kept
 --          retry_ms: until the next try, -1 = none, -2 = at once and before all others of the target
@@ -19,7 +20,7 @@
 local targets, sending, failures, queue, in_flight = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local message, body, receipts, job_messages = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local receiver_allowance, app_allowance, tried, undelivered = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
-local failing = KEYS[14]
+local failing, sizes, due = KEYS[14], KEYS[15], KEYS[16]
 local target, member, token, state, ttl_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local retry_ms, result, receipt, max_receipts = tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9]
 local receiver, app = ARGV[10], ARGV[11]
@@ -39,6 +40,7 @@ if receipt ~= '' then
   call('LTRIM', receipts, -max_receipts, -1)
 end
 for _, key in ipairs({body, receipts, job_messages}) do call('EXPIRE', key, ttl_s) end
+if retry_ms == -1 then forget_message(sizes, due, message_id) else measure_message(sizes, due, body, message_id) end
 if result ~= '' then
   call('ZADD', tried, now, message_id)
   if result == 'ok' then call('ZREM', undelivered, message_id) else call('ZADD', undelivered, now, message_id) end

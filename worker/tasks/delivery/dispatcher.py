@@ -27,6 +27,7 @@ from worker.jobs.view_schema import MessageState
 from worker.settings import Settings
 from worker.store import channels
 from worker.store.apps import Apps
+from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.subscriber import Subscriber
 from worker.store.end_users.ledger_entries import QuarantineLimits
 from worker.store.jobs.repository import Jobs, retention_of
@@ -89,6 +90,7 @@ class Dispatcher:
             rate=settings.webhook_rate,
             keep=settings.result_ttl,
             max_pending=round(max_duration(self._delays)),
+            memory=MemoryGuard(redis, clock, app_share=settings.app_memory_percent),
             patience=FailurePatience(settings.webhook_disable_days),
         )
         limits = QuarantineLimits(

@@ -34,7 +34,7 @@ from worker.webhooks.message import WebhookEvent, base_of, body_of
 from worker.webhooks.registrable_domain import receiver_of
 
 _BATCH_SIZE: Final = 100
-_MAX_COMMANDS: Final = 2_000
+_MAX_COMMANDS: Final = 500
 """How many commands one batch writes, so that Redis is not held up; one entry may go over it."""
 _MAX_BLOCK_S: Final = 0.01
 """How long messages are made before other tasks of the worker get the loop."""
@@ -110,7 +110,7 @@ class OutboxRelay:
             except Exception as error:  # noqa: BLE001  one message that can't be built must not stop all others
                 report_internal_error("webhook.unmade", error, job_id=entry.job_id)
                 messages = self._given_up(entry)
-            rows.append(RoutedEntry(entry.name, messages))
+            rows.append(RoutedEntry(entry.name, messages, context.record.job.app if context is not None else ""))
             written += sum(len(message.commands) for message in messages)
             if self._clock.monotonic() - resumed > _MAX_BLOCK_S:  # an event for many endpoints takes milliseconds
                 await asyncio.sleep(0)
