@@ -1,4 +1,7 @@
-"""How long a request may wait for Redis in total, so that a hanging Redis causes a quick 503 and not a hang."""
+"""How long a request may wait for Redis in total, so that a hanging Redis causes a quick 503 and not a hang.
+
+What it waits for the archive is not counted: each read of that has a limit of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Final, TypeVar
 from starlette.requests import Request
 
 from worker.jobs.errors import StoreUnavailable
+from worker.store.connection.archive_waits import is_waiting, take_spent
 
 T = TypeVar("T")
 STORE_TIMEOUT_S: Final = 1.5
@@ -17,6 +21,8 @@ STORE_TIMEOUT_S: Final = 1.5
 _MIN_TIMEOUT_S: Final = 0.05
 _ON_TIME_S: Final = 0.02
 _MAX_LATENESS: Final = 5
+_AFTER_ARCHIVE_S: Final = 0.5
+"""After a wait for the archive the block has so long at least."""
 _SCOPE_KEY: Final = "vigil.store_seconds_left"
 
 
@@ -30,7 +36,8 @@ async def with_deadline(request: Request, operation: Awaitable[T]) -> T:
     except TimeoutError:
         raise _too_long() from None
     finally:
-        request.scope[_SCOPE_KEY] = max(_MIN_TIMEOUT_S, left - (loop.time() - began))
+        waited = loop.time() - began - take_spent(asyncio.current_task())
+        request.scope[_SCOPE_KEY] = max(_MIN_TIMEOUT_S, left - waited)
 
 
 async def with_timeout(seconds: float, operation: Awaitable[T]) -> T:
@@ -50,7 +57,8 @@ class StoreTimeout:
     """Raise TimeoutError in the block after `seconds`, in which this process itself was able to read an answer.
 
     A loop that comes late to the timer comes late to the answers that have arrived, too; then the block gets more
-    time, up to _MAX_LATENESS times as much, and Redis is not blamed for what kept this process busy. Cancels the task
+    time, up to _MAX_LATENESS times as much, and Redis is not blamed for what kept this process busy. Nor does the time
+    count in which the task waits for the archive. Cancels the task
     as `asyncio.timeout` does, for half of its price: each request is in such a block.
     """
 
@@ -78,7 +86,10 @@ class StoreTimeout:
     def _check(self) -> None:
         now = self._loop.time()
         late = now - self._due
-        if late > _ON_TIME_S and now < self._last:
+        if is_waiting(self._task):
+            self._due, self._last = now + _AFTER_ARCHIVE_S, now + _MAX_LATENESS * _AFTER_ARCHIVE_S
+            self._timer = self._loop.call_at(self._due, self._check)
+        elif late > _ON_TIME_S and now < self._last:
             self._due = min(self._last, now + 4 * late)  # an answer takes a few turns of the loop
             self._timer = self._loop.call_at(self._due, self._check)
         else:

@@ -13,6 +13,7 @@ from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_guard import StoreGuard
 from worker.store.error_reasons import WRONG_USER
+from worker.store.jobs.output_archive import output_archive_from
 from worker.store.lifecycle.seal_check import count_refused_at_start
 from worker.telemetry.events import emit
 
@@ -24,7 +25,8 @@ def open_store(settings: Settings) -> Redis:
     """Return a client for the Redis of the settings, or for the embedded one."""
     vault = keyring_from(settings)
     guard = StoreGuard(settings.mark_file, Clock().random_bytes)
-    return connect(settings.store_url, keyring=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
+    archive = output_archive_from(settings)
+    return connect(settings.store_url, keyring=vault, guard=guard, archive=archive, max_connections=_MAX_CONNECTIONS)
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:

@@ -38,7 +38,7 @@ _SHARED_KEY_TYPES: Final = {
         (keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.DEADLINE, keys.ERASURE_DUE, keys.SETTLED), "zset"
     ),
     **dict.fromkeys((keys.OUTBOX, keys.TARGETS, keys.SENDING, keys.PAUSES, keys.NOTICES, keys.NOTICES_DUE), "zset"),
-    **dict.fromkeys((keys.LIMITS, keys.METERS), "zset"),
+    **dict.fromkeys((keys.LIMITS, keys.METERS, keys.OUTPUT_OBJECTS, keys.UNARCHIVED), "zset"),
     **dict.fromkeys((keys.PAUSED_TARGETS, keys.HOLDING_SCOPES, keys.CANCELLATION_DUE, keys.CIRCUITS), "set"),
     **dict.fromkeys(
         (
