@@ -9,7 +9,7 @@ import pytest
 from arq.connections import ArqRedis
 from builders import VAULT
 from output_archives import END, LARGE, LEAST, Archived, archived
-from s3_server import HASTY, S3Server
+from s3_server import S3Server
 
 from worker.jobs.errors import ArchiveUnavailable, ContentDamaged, KeyMissing, LeaseLost
 from worker.store import keys
@@ -123,11 +123,8 @@ async def test_a_sweep_that_stopped_before_the_deletion_goes_on(kept: Archived, 
     assert (await kept.listed(), await kept.redis.zcard(keys.OUTPUT_OBJECTS)) == ([], 0)
 
 
-async def test_an_outage_when_the_job_ends_keeps_the_output_in_redis_until_it_is_moved(
-    kept: Archived, s3: S3Server
-) -> None:
-    patient, kept.archive._store = kept.store, s3.open(kept.store.address.bucket, "vigil", HASTY)
-    with s3.silent():
+async def test_an_outage_when_the_job_ends_keeps_the_output_in_redis_until_it_is_moved(kept: Archived) -> None:
+    with kept.outage():
         job_id = await kept.completed()
         assert await kept.jobs.load_output(job_id) == LARGE
         assert await stated(kept.redis, job_id) > 1024, "it takes memory meanwhile"
@@ -187,8 +184,7 @@ async def test_an_archive_that_is_away_or_not_set_up_is_no_damage(
     assert isinstance(found[large], ArchiveUnavailable)
     assert found[small] == {"output_text": "short"}
     await bare.aclose()
-    kept.archive._store = s3.open(kept.store.address.bucket, "vigil", HASTY)
-    with s3.silent():
+    with kept.outage():
         with pytest.raises(ArchiveUnavailable):
             await kept.jobs.load_output(large)
         assert await outputs_or_none(kept.redis, [large, small]) == {large: None, small: {"output_text": "short"}}
@@ -243,9 +239,7 @@ async def test_a_place_that_was_copied_from_another_job_or_changed_opens_nothing
         assert await outputs_or_none(kept.redis, [job_id]) == {job_id: None}
 
 
-async def test_a_missing_key_is_told_apart_from_an_archive_that_is_away(
-    kept: Archived, valkey_url: str, s3: S3Server
-) -> None:
+async def test_a_missing_key_is_told_apart_from_an_archive_that_is_away(kept: Archived, valkey_url: str) -> None:
     job_id = await kept.completed()
     blind = connect(valkey_url, keyring=MasterKeyring([NEW]), archive=kept.archive)
     with pytest.raises(KeyMissing):

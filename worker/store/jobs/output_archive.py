@@ -29,7 +29,6 @@ from worker.store.errors import store_errors
 from worker.store.jobs.archived_output import (
     HEAD_BYTES,
     NAME_BYTES,
-    ArchivedOutput,
     ObjectEntry,
     archived,
     fits,
@@ -57,12 +56,20 @@ class OutputArchive:
         """`open_store` is called on first use, and again if it failed. `least`: smaller outputs stay in Redis."""
         self._open, self.least = open_store, least
         self._store: ObjectStore | None = None
+        self.write_seconds, self.read_seconds = WRITE_S, READ_S
         self._clock = clock or Clock()
         self._rests: dict[str, float] = {}  # until when what is not tried again
         self._places = asyncio.Semaphore(_MAX_AT_ONCE)
 
     async def write(
-        self, redis: ArqRedis, cipher: JobCipher, job_id: str, sealed: bytes, digest: str, *, seconds: float = WRITE_S
+        self,
+        redis: ArqRedis,
+        cipher: JobCipher,
+        job_id: str,
+        sealed: bytes,
+        digest: str,
+        *,
+        seconds: float | None = None,
     ) -> tuple[ObjectEntry, bytes]:
         """Write a sealed output; return its object, and what is to stand in Redis in its place.
 
@@ -76,32 +83,37 @@ class OutputArchive:
             await redis.zadd(keys.OUTPUT_OBJECTS, {entry.member: to_ms(self._clock.now()) + GRACE_MS})
         began = self._clock.monotonic()
         written = await self._call(
-            "write", seconds, lambda store: store.put_if_absent(entry.object_name, sealed), job_id
+            "write", seconds or self.write_seconds, lambda store: store.put_if_absent(entry.object_name, sealed), job_id
         )
         if not written:  # nobody else has this name
             raise ArchiveUnavailable("the archive holds another object of this name")
         emit("output.archived", job_id=job_id, size_bytes=len(sealed), seconds=self._clock.monotonic() - began)
         return entry, seal_reference(cipher, one)
 
-    async def read(self, cipher: JobCipher, job_id: str, reference: bytes, *, seconds: float = READ_S) -> bytes:
-        """Return the sealed output to which a stored output refers. Raises ArchiveUnavailable, ContentDamaged."""
-        one = open_reference(cipher, job_id, reference)
-        return await self.read_object(job_id, one, seconds=seconds)
+    async def read(self, cipher: JobCipher, job_id: str, reference: bytes, *, seconds: float | None = None) -> bytes:
+        """Return the sealed output to which a stored output refers.
 
-    async def read_object(self, job_id: str, one: ArchivedOutput, *, seconds: float = READ_S) -> bytes:
-        """Return an output's object. Raises ArchiveUnavailable, and ContentDamaged if it is missing or was changed."""
+        Raises ArchiveUnavailable, and ContentDamaged if its object is missing or was changed.
+        """
+        one = open_reference(cipher, job_id, reference)
         name = ObjectEntry(job_id, one.name).object_name
         try:
-            found = await self._call("read", seconds, lambda store: store.get(name, one.size), job_id)
+            found = await self._call(
+                "read", seconds or self.read_seconds, lambda store: store.get(name, one.size), job_id
+            )
         except ObjectTooLarge:
             raise ContentDamaged(job_id, OUTPUT) from None
         if found is None or not fits(one, found):
             raise ContentDamaged(job_id, OUTPUT)
         return found
 
-    async def delete(self, entry: ObjectEntry, *, seconds: float = READ_S) -> None:
+    async def delete(self, entry: ObjectEntry) -> None:
         """Delete an object. Raises ArchiveUnavailable, also where the bucket is write-once."""
-        await self._call("delete", seconds, lambda store: store.delete(entry.object_name), entry.job_id)
+        await self._call("delete", self.read_seconds, lambda store: store.delete(entry.object_name), entry.job_id)
+
+    def forget_failures(self) -> None:
+        """Try again at once what has failed just now."""
+        self._rests.clear()
 
     def _refuse_while_resting(self, what: str) -> None:
         if self._rests.get(what, 0.0) > time.monotonic():

@@ -18,11 +18,12 @@ from worker.store.connection.job_keys import ciphers_of, require_object, unseal_
 from worker.store.envelope import OUTPUT, JobCipher
 from worker.store.errors import store_errors
 from worker.store.jobs.archived_output import HEAD_BYTES, is_archived, place_of
-from worker.store.jobs.output_archive import READ_S, OutputArchive, archive_of
+from worker.store.jobs.output_archive import OutputArchive, archive_of
 
 OutputFault = KeyMissing | ContentDamaged | ArchiveUnavailable
 _FAULTS: Final = (KeyMissing, ContentDamaged, ArchiveUnavailable)
 _MAX_AT_ONCE: Final = 8
+_MIN_S: Final = 0.1  # with less time left nothing is asked of the archive
 
 
 async def read_output(redis: ArqRedis, job_id: str) -> dict[str, Any] | None:
@@ -32,14 +33,14 @@ async def read_output(redis: ArqRedis, job_id: str) -> dict[str, Any] | None:
         raw = await redis.get(key)
     if not is_archived(raw):
         return (await unseal_by_job(redis, OUTPUT, {job_id: raw})).get(job_id)
-    found = (await _archived(redis, {job_id: raw}, READ_S)).get(job_id)
+    found = (await _archived(redis, {job_id: raw}, None)).get(job_id)
     if isinstance(found, _FAULTS):
         raise found
     return found
 
 
 async def read_outputs(
-    redis: ArqRedis, job_ids: Sequence[str], *, seconds: float = READ_S
+    redis: ArqRedis, job_ids: Sequence[str], *, seconds: float | None = None
 ) -> dict[str, dict[str, Any] | OutputFault]:
     """Return the outputs by job, or why one can't be read; jobs without one are left out.
 
@@ -82,7 +83,7 @@ async def _unsealed(redis: ArqRedis, rows: Mapping[str, bytes]) -> dict[str, dic
 
 
 async def _archived(
-    redis: ArqRedis, rows: Mapping[str, bytes], seconds: float
+    redis: ArqRedis, rows: Mapping[str, bytes], seconds: float | None
 ) -> dict[str, dict[str, Any] | OutputFault]:
     """Return the contents of outputs that are in the archive."""
     found: dict[str, dict[str, Any] | OutputFault] = {}
@@ -99,30 +100,22 @@ async def _archived(
     if archive is None:
         missing = ArchiveUnavailable("an output is in the archive, and VIGIL_ARCHIVE is not set here")
         return found | dict.fromkeys(ciphers, missing)
-    places = asyncio.Semaphore(_MAX_AT_ONCE)
+    places, loop = asyncio.Semaphore(_MAX_AT_ONCE), asyncio.get_running_loop()
+    until = loop.time() + (seconds or archive.read_seconds)
 
-    async def fetch(job_id: str) -> None:
+    async def fetch(job_id: str) -> tuple[str, dict[str, Any] | OutputFault]:
         async with places:
-            found[job_id] = await _fetched(archive, ciphers[job_id], job_id, rows[job_id], seconds)
+            left = until - loop.time()
+            if left < _MIN_S:
+                return job_id, ArchiveUnavailable("the archive took too long")
+            return job_id, await _fetched(archive, ciphers[job_id], job_id, rows[job_id], left)
 
     async with waiting_for_archive():
-        fetching = [asyncio.ensure_future(fetch(job_id)) for job_id in ciphers]
-        try:
-            if fetching:
-                await asyncio.wait(fetching, timeout=seconds)
-        finally:
-            for task in fetching:
-                task.cancel()
-            results = await asyncio.gather(*fetching, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    late = ArchiveUnavailable("the archive took too long")
-    return {job_id: found.get(job_id, late) for job_id in rows if job_id in ciphers or job_id in found}
+        return found | dict(await asyncio.gather(*map(fetch, ciphers)))
 
 
 async def _fetched(
-    archive: OutputArchive, cipher: JobCipher, job_id: str, raw: bytes, seconds: float
+    archive: OutputArchive, cipher: JobCipher, job_id: str, raw: bytes, seconds: float | None
 ) -> dict[str, Any] | OutputFault:
     try:
         sealed = await archive.read(cipher, job_id, raw, seconds=seconds)

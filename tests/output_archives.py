@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from arq.connections import ArqRedis
 from builders import SOL, STARTED, began, done, new_job
 from s3_server import S3Server
+from waiting import LIMIT
 
 from worker.clock import Clock
 from worker.jobs import events as ev
@@ -23,7 +24,7 @@ from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.output_objects import OutputObjects
 
 LEAST = 1024
-LARGE = {"output_text": "canary-77 " * 400, "output": [], "draft": None, "refusal": None}
+LARGE: dict[str, Any] = {"output_text": "canary-77 " * 400, "output": [], "draft": None, "refusal": None}
 
 END = [(done(), 1), (ev.Completed(served_model=SOL), 1)]
 
@@ -32,6 +33,7 @@ END = [(done(), 1), (ev.Completed(served_model=SOL), 1)]
 class Archived:
     """A client with an archive, its bucket, and what keeps both in step."""
 
+    server: S3Server
     redis: ArqRedis
     store: ObjectStore
     archive: OutputArchive
@@ -42,6 +44,15 @@ class Archived:
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.redis, self.clock)
         self.objects = OutputObjects(self.redis, self.clock, self.archive)
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """The archive takes connections and answers nothing, and nobody waits for it as long as in production."""
+        self.archive.write_seconds = self.archive.read_seconds = 0.3
+        with self.server.silent():
+            yield
+        self.archive.write_seconds = self.archive.read_seconds = LIMIT
+        self.archive.forget_failures()
 
     async def listed(self) -> list[StoredObject]:
         return await self.store.list_page("outputs")
@@ -81,8 +92,9 @@ async def archived(
     s3.make_bucket(name, **bucket)
     store = s3.open(name, "vigil")
     archive = OutputArchive(lambda: store, LEAST)
+    archive.write_seconds = archive.read_seconds = LIMIT  # a busy machine causes no outage
     redis = connect(url, keyring=keyring, archive=archive)
     try:
-        yield Archived(redis, store, archive, clock or Clock())
+        yield Archived(s3, redis, store, archive, clock or Clock())
     finally:
         await redis.aclose()
