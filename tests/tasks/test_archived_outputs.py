@@ -182,3 +182,35 @@ async def test_an_object_that_is_gone_or_changed_is_damage_by_name(kept: Archive
         assert (got.status_code, got.json()["error"]["code"]) == (410, "content_damaged")
         await kept.store.delete(found.name)
         assert (await running.view(job_id))["unreadable"] == ["output"]
+
+
+async def test_a_worker_killed_between_object_and_commit_costs_nothing_but_an_object(
+    kept: Archived, valkey_url: str
+) -> None:
+    async with full_stack(kept.redis, valkey_url, speed=500.0) as running:
+        first = await running.stage.worker()
+        jobs, written = first.components.context.jobs, asyncio.Event()
+        archive = jobs.archive_output
+
+        async def write_and_stop(output: Any) -> Any:
+            await archive(output)
+            written.set()
+            await asyncio.get_running_loop().create_future()
+
+        jobs.archive_output = write_and_stop  # type: ignore[method-assign]
+        job_id = await running.submit(LONG)
+        await asyncio.wait_for(written.wait(), LIMIT)
+        await running.stage.crash(first)
+        (orphan,) = await kept.listed()
+        await kept.make_due()
+        await kept.objects.sweep()
+        assert await kept.listed() == [orphan], "whoever wrote it may still be about to commit"
+        await running.stage.lapse(job_id)
+        await running.stage.worker()
+        await running.stage.settled(job_id)
+        assert (await running.view(job_id))["output_text"]
+        await kept.make_due()
+        await kept.objects.sweep()
+        (left,) = await kept.listed()
+        assert left.name != orphan.name
+        assert (await running.view(job_id))["output_text"]
