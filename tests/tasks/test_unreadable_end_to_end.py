@@ -112,7 +112,8 @@ FLEETING = {
         (keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x"), keys.account_scope("x")), "string"
     ),
     **dict.fromkeys((keys.callers("acme", "x"), keys.CONVERSATION + "acme:conv_x"), "hash"),
-    keys.API_PROCESSES: "zset",
+    **dict.fromkeys((keys.API_PROCESSES, keys.OUTPUT_OBJECTS, keys.UNARCHIVED), "zset"),
+    keys.OBJECTS_LOCK: "string",
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE, keys.UNNOTED_QUARANTINES), "set"),
     **dict.fromkeys((keys.in_flight("we_x"), keys.ALLOWANCE + "to_x"), "hash"),
     keys.DELAYED + "full:acme": "zset",

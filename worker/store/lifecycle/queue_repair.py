@@ -53,7 +53,15 @@ _SHARED_KEY_TYPES: Final = {
         "hash",
     ),
     **dict.fromkeys(
-        (keys.RING_POSITION, keys.SEND_COUNTER, keys.NOTE_COUNT, keys.ROUTER_LOCK, keys.SEALING_LOCK, keys.ACCESS),
+        (
+            keys.RING_POSITION,
+            keys.SEND_COUNTER,
+            keys.NOTE_COUNT,
+            keys.ROUTER_LOCK,
+            keys.SEALING_LOCK,
+            keys.OBJECTS_LOCK,
+            keys.ACCESS,
+        ),
         "string",
     ),
     keys.AUDIT: "stream",
