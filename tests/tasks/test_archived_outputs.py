@@ -147,17 +147,17 @@ async def test_a_full_webhook_waits_for_the_archive_and_is_never_sent_empty(
     async with Receiver() as receiver:
         hooks = hooks_to(receiver)
         async with served(kept, valkey_url, **hooks) as running:
-            asked = asyncio.Event()
+            read_tried = asyncio.Event()
 
             async def away(*_: object, **__: object) -> bytes:
-                asked.set()
+                read_tried.set()
                 raise ArchiveUnavailable("the archive is away")
 
             with monkeypatch.context() as outage:
                 outage.setattr(kept.archive, "read", away)
                 hook = {"url": receiver.url, "payload": "full", "events": ["job.completed"]}
                 await completed(running, webhook=hook)
-                await asyncio.wait_for(asked.wait(), LIMIT)
+                await asyncio.wait_for(read_tried.wait(), LIMIT)
 
                 async def postponed() -> bool:
                     rows = await kept.redis.zrange(keys.OUTBOX, 0, -1, withscores=True)

@@ -113,11 +113,10 @@ FLEETING = {
     ),
     **dict.fromkeys((keys.callers("acme", "x"), keys.CONVERSATION + "acme:conv_x"), "hash"),
     **dict.fromkeys((keys.API_PROCESSES, keys.OUTPUT_OBJECTS, keys.UNARCHIVED), "zset"),
-    keys.OBJECTS_LOCK: "string",
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE, keys.UNNOTED_QUARANTINES), "set"),
     **dict.fromkeys((keys.in_flight("we_x"), keys.ALLOWANCE + "to_x"), "hash"),
     keys.DELAYED + "full:acme": "zset",
-    keys.outbox_clock("acme"): "string",
+    **dict.fromkeys((keys.outbox_clock("acme"), keys.OBJECTS_LOCK), "string"),
     keys.text("job_x", 1): "list",
 }
 """Keys that need not stand in Redis at the moment when they are listed, with their types: they are made, spoiled."""
