@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from starlette.requests import Request
 
 from worker.jobs.errors import StoreUnavailable
-from worker.store.connection.archive_waits import is_waiting, take_spent
+from worker.store.connection.archive_waits import waited
 
 T = TypeVar("T")
 STORE_TIMEOUT_S: Final = 1.5
@@ -21,8 +21,6 @@ STORE_TIMEOUT_S: Final = 1.5
 _MIN_TIMEOUT_S: Final = 0.05
 _ON_TIME_S: Final = 0.02
 _MAX_LATENESS: Final = 5
-_AFTER_ARCHIVE_S: Final = 0.5
-"""After a wait for the archive the block has so long at least."""
 _SCOPE_KEY: Final = "vigil.store_seconds_left"
 
 
@@ -30,14 +28,16 @@ async def with_deadline(request: Request, operation: Awaitable[T]) -> T:
     """Return the result of a store operation; raise StoreUnavailable once the request has waited STORE_TIMEOUT_S."""
     loop = asyncio.get_running_loop()
     began, left = loop.time(), request.scope.get(_SCOPE_KEY, STORE_TIMEOUT_S)
+    task = asyncio.current_task()
+    in_archive = waited(task)
     try:
         async with StoreTimeout(left):
             return await operation
     except TimeoutError:
         raise _too_long() from None
     finally:
-        waited = loop.time() - began - take_spent(asyncio.current_task())
-        request.scope[_SCOPE_KEY] = max(_MIN_TIMEOUT_S, left - waited)
+        took = loop.time() - began - (waited(task) - in_archive)
+        request.scope[_SCOPE_KEY] = max(_MIN_TIMEOUT_S, left - took)
 
 
 async def with_timeout(seconds: float, operation: Awaitable[T]) -> T:
@@ -58,22 +58,23 @@ class StoreTimeout:
 
     A loop that comes late to the timer comes late to the answers that have arrived, too; then the block gets more
     time, up to _MAX_LATENESS times as much, and Redis is not blamed for what kept this process busy. Nor does the time
-    count in which the task waits for the archive. Cancels the task
-    as `asyncio.timeout` does, for half of its price: each request is in such a block.
+    count in which the task waits for the archive. Cancels the task as `asyncio.timeout` does, for half of its price:
+    each request is in such a block.
     """
 
-    __slots__ = ("_before", "_due", "_expired", "_last", "_loop", "_task", "_timer")
+    __slots__ = ("_before", "_due", "_expired", "_in_archive", "_last", "_loop", "_task", "_timer")
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
-        self._due, self._last, self._expired = now + seconds, now + _MAX_LATENESS * seconds, False
+        self._due, self._last = now + seconds, now + _MAX_LATENESS * seconds
+        self._expired = False
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("a timeout needs a task")
-        self._task, self._before = task, task.cancelling()
+        self._task, self._before, self._in_archive = task, task.cancelling(), waited(task)
         self._timer = self._loop.call_at(self._due, self._check)
 
     async def __aexit__(
@@ -86,8 +87,10 @@ class StoreTimeout:
     def _check(self) -> None:
         now = self._loop.time()
         late = now - self._due
-        if is_waiting(self._task):
-            self._due, self._last = now + _AFTER_ARCHIVE_S, now + _MAX_LATENESS * _AFTER_ARCHIVE_S
+        in_archive = waited(self._task)
+        if in_archive > self._in_archive:
+            more, self._in_archive = max(in_archive - self._in_archive, _MIN_TIMEOUT_S), in_archive
+            self._due, self._last = now + more, now + _MAX_LATENESS * more
             self._timer = self._loop.call_at(self._due, self._check)
         elif late > _ON_TIME_S and now < self._last:
             self._due = min(self._last, now + 4 * late)  # an answer takes a few turns of the loop

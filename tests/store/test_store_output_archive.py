@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -244,3 +245,25 @@ async def test_a_missing_key_is_told_apart_from_an_archive_that_is_away(kept: Ar
     with pytest.raises(KeyMissing):
         await outputs_or_none(blind, [job_id], strict=True)
     await blind.aclose()
+
+
+async def test_a_put_whose_answer_was_lost_is_sent_again_to_the_same_name(
+    kept: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, names = kept.store.put_if_absent, list[str]()
+
+    async def loses_its_first_answer(name: str, content: bytes) -> bool:
+        done = await put(name, content)
+        names.append(name)
+        if len(names) == 1:
+            await asyncio.get_running_loop().create_future()
+        return done
+
+    monkeypatch.setattr(kept.store, "put_if_absent", loses_its_first_answer)
+    kept.archive.write_seconds = 5.0
+    job_id = await kept.completed()
+    assert len(names) == 2
+    assert len(set(names)) == 1
+    assert [one.name for one in await kept.listed()] == names[:1]
+    assert await kept.redis.zcard(keys.UNARCHIVED) == 0
+    assert await kept.jobs.load_output(job_id) == LARGE

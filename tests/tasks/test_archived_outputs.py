@@ -138,7 +138,10 @@ async def test_a_read_while_the_archive_is_away_says_so_for_that_answer_alone(ke
             assert large["usage"]["output_tokens"]
             assert rows[small]["output_text"]
             assert (await running.view(small))["output_text"]
-        assert (await running.view(job_id))["output_text"]
+            watching = asyncio.create_task(deltas(running, f"/v1/jobs/{job_id}/events", "job.output.delta"))
+            await asyncio.wait([watching], timeout=1)
+            assert not watching.done(), "a stream waits for the archive as for Redis"
+        assert (await running.view(job_id))["output_text"] == await watching
 
 
 async def test_a_full_webhook_waits_for_the_archive_and_is_never_sent_empty(

@@ -25,15 +25,14 @@ class waiting_for_archive:  # noqa: N801  used like a contextlib function
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
-            began = _waiting.pop(self._task)
-            _spent[self._task] = _spent.get(self._task, 0.0) + asyncio.get_running_loop().time() - began
+            now = asyncio.get_running_loop().time()
+            began = _waiting.pop(self._task, now)
+            _spent[self._task] = _spent.get(self._task, 0.0) + now - began
 
 
-def is_waiting(task: asyncio.Task[object]) -> bool:
-    """Return whether the task waits for the archive now."""
-    return task in _waiting
-
-
-def take_spent(task: asyncio.Task[object] | None) -> float:
-    """Return the seconds that the task has waited for the archive since this was asked last."""
-    return _spent.pop(task, 0.0) if _spent and task is not None else 0.0
+def waited(task: asyncio.Task[object] | None) -> float:
+    """Return the seconds that the task has waited for the archive so far."""
+    if task is None or not (_spent or _waiting):
+        return 0.0
+    now = asyncio.get_running_loop().time()
+    return _spent.get(task, 0.0) + now - _waiting.get(task, now)

@@ -46,6 +46,7 @@ WRITE_S: Final = 3.0
 READ_S: Final = 5.0
 MOVE_S: Final = 15.0
 _REST_S: Final = 10.0
+_FIRST_TRY: Final = 0.6  # of the time for a write
 _MAX_AT_ONCE: Final = 16
 
 
@@ -81,10 +82,16 @@ class OutputArchive:
         self._refuse_while_resting("write")
         async with store_errors("note an object of the archive", keys.OUTPUT_OBJECTS):
             await redis.zadd(keys.OUTPUT_OBJECTS, {entry.member: to_ms(self._clock.now()) + GRACE_MS})
-        began = self._clock.monotonic()
-        written = await self._call(
-            "write", seconds or self.write_seconds, lambda store: store.put_if_absent(entry.object_name, sealed), job_id
-        )
+        began, limit = self._clock.monotonic(), seconds or self.write_seconds
+
+        async def put(store: ObjectStore) -> bool:
+            try:
+                async with asyncio.timeout(limit * _FIRST_TRY):
+                    return await store.put_if_absent(entry.object_name, sealed)
+            except TimeoutError:  # perhaps it is there: again under the same name
+                return await store.put_if_absent(entry.object_name, sealed)
+
+        written = await self._call("write", limit, put, job_id)
         if not written:  # nobody else has this name
             raise ArchiveUnavailable("the archive holds another object of this name")
         emit("output.archived", job_id=job_id, size_bytes=len(sealed), seconds=self._clock.monotonic() - began)
