@@ -54,7 +54,8 @@ class FullStack:
 async def full_stack(redis: ArqRedis, url: str, **settings: Any) -> AsyncIterator[FullStack]:
     ready, stop, sock = asyncio.Event(), asyncio.Event(), bind("127.0.0.1", 0)
     base = "http://{}:{}".format(*sock.getsockname())
-    shared = {name: settings[name] for name in ("accounts_file", "shared_provider_state") if name in settings}
+    of_both = ("accounts_file", "shared_provider_state", "webhook_allow_private", "webhook_ports")
+    shared = {name: settings[name] for name in of_both if name in settings}
     settings_of_api = Settings(_env_file=None, redis_url=url, OPENAI_WEBHOOK_SECRET=SECRET, **shared)
     settings_of_api = settings_of_api.with_account_secrets(settings.get("account_secrets", {}))
     serving = asyncio.create_task(serve(settings_of_api, redis, ready=ready, stop=stop, sock=sock))

@@ -19,6 +19,7 @@ class ArchiveSettings(BaseSettings):
     """The part of `Settings` that concerns the archive."""
 
     archive: str | None = None
+    archive_output_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024
     audit_redis_ttl: Annotated[int, Field(ge=60)] = 7 * 86_400
     aws_access_key_id: str | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
     aws_secret_access_key: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")

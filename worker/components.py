@@ -41,6 +41,7 @@ from worker.tasks.maintenance.audit_sealer import AuditSealer
 from worker.tasks.maintenance.cron import CronWorker
 from worker.tasks.maintenance.migrator import Migrator
 from worker.tasks.maintenance.notice_processor import NoticeProcessor, QuarantineEndUser, log_notice
+from worker.tasks.maintenance.output_archiver import OutputArchiver
 from worker.tasks.maintenance.sweeper import Sweeper
 from worker.tasks.request_relay import RequestRelay
 from worker.upstream.client import Provider
@@ -111,6 +112,7 @@ class WorkerComponents:
         self.account_monitor = AccountMonitor(
             redis, catalogue, notices, store_clock, pace.set_widened, list(accounts.by_name)
         )
+        self.output_archiver = OutputArchiver(redis, store_clock)
         self.audit_sealer = AuditSealer(redis, store_clock, settings)
         self.migrator = Migrator(redis, store_clock, worker_id)
         self.audit_archiver = AuditArchiver(redis, store_clock, settings)

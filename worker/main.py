@@ -28,6 +28,7 @@ from worker.store.connection.pool import connect, keyring_from
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_guard import StoreGuard, guard_of
 from worker.store.error_reasons import WRONG_USER
+from worker.store.jobs.output_archive import output_archive_from
 from worker.store.jobs.stored_job import ClaimedJob
 from worker.tasks.execution.inbox import Control
 from worker.tasks.execution.job_run import JobRun
@@ -50,7 +51,9 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
             url = (await stack.enter_async_context(embedded.EmbeddedValkey(settings.data_dir))).url
         given = settings.model_copy(update={"redis_url": url})
         guard = StoreGuard(given.mark_file, Clock().random_bytes)
-        redis = connect(url, keyring=keyring_from(settings), guard=guard, compact=settings.compact_records)
+        archive = output_archive_from(settings)
+        vault, compact = keyring_from(settings), settings.compact_records
+        redis = connect(url, keyring=vault, guard=guard, archive=archive, compact=compact)
         attach_archive(redis, settings)
         stack.push_async_callback(redis.aclose)
         yield redis
@@ -132,6 +135,7 @@ class WorkerProcess:
                 ("sealer", components.audit_sealer.run()),
                 ("migrator", components.migrator.run()),
                 ("archiver", components.audit_archiver.run()),
+                ("outputs", components.output_archiver.run()),
                 ("incidents", components.incident_reporter.run()),
                 *((("store-guard", guard.run(self._redis)),) if guard else ()),
             )
@@ -218,6 +222,8 @@ async def run_worker(
                 raise  # a missing right is reported by the watch, and waited for
         if not settings.encryption_keys:
             emit("encryption.off")
+            if settings.archive is not None:
+                emit("output.stays")
         elif settings.accept_unsealed:
             emit("encryption.unsealed_accepted")
         await WorkerProcess(settings, redis).serve(stop or asyncio.Event(), ready)

@@ -18,7 +18,7 @@ from api.runtime.store_deadline import with_deadline
 from api.schema.responses import MessageView
 from api.web.auth import load_own_job
 from api.web.problems import not_found
-from api.web.responses import view_job
+from api.web.responses import view_jobs
 from worker.jobs import ids
 from worker.jobs.states import Status
 from worker.jobs.view_schema import JobView
@@ -71,7 +71,8 @@ async def live_job(visit: Visit) -> LiveValue[ShownJob]:
 async def _load(visit: Visit) -> ShownJob:
     request, context = visit.request, context_of(visit.request)
     stored = await load_own_job(request, visit.key)
-    view = without_content(await with_deadline(request, view_job(request, stored)))
+    (view,) = await with_deadline(request, view_jobs(request, [stored]))  # also while its content can't be read
+    view = without_content(view)
     events = await with_deadline(request, context.jobs.trail(stored.job.id, 0))
     messages = await _messages(request, stored)
     may_rerun, not_rerun = False, ""

@@ -47,12 +47,12 @@ class JobAccess:
         """Return how the app's group of jobs stands, or None if there is none."""
         return await read_group(self._redis, app, name)
 
-    async def outputs(self, job_ids: Sequence[str], *, need_key: bool = False) -> dict[str, dict[str, Any] | None]:
+    async def outputs(self, job_ids: Sequence[str], *, strict: bool = False) -> dict[str, dict[str, Any] | None]:
         """Return the outputs by job id; None for one that can't be read, and no entry for a job without an output.
 
-        `need_key`: raise KeyMissing for an output whose encryption key is missing.
+        `strict`: raise KeyMissing for an output whose encryption key is missing, and ArchiveUnavailable.
         """
-        return await batch_reads.outputs_or_none(self._redis, job_ids, need_key=need_key)
+        return await batch_reads.outputs_or_none(self._redis, job_ids, strict=strict)
 
     async def webhook_states(self, job_ids: Sequence[str]) -> dict[str, MessageState]:
         """Return the state of each job's newest webhook message; no entry for a job without one."""

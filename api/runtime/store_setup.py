@@ -16,6 +16,7 @@ from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.replay_check import check_replay
 from worker.store.connection.store_guard import StoreGuard
 from worker.store.error_reasons import WRONG_USER
+from worker.store.jobs.output_archive import output_archive_from
 from worker.store.lifecycle.seal_check import count_refused_at_start
 from worker.telemetry.events import emit
 
@@ -31,6 +32,7 @@ def open_store(settings: Settings) -> Redis:
         settings.store_url,
         keyring=vault,
         guard=guard,
+        archive=output_archive_from(settings),
         max_connections=_MAX_CONNECTIONS,
         compact=settings.compact_records,
     )

@@ -21,6 +21,7 @@ from api.web.rate_limit_headers import header_fields
 from worker.jobs.errors import (
     UNAUTHENTIC,
     AlreadySettled,
+    ArchiveUnavailable,
     ContentDamaged,
     ContentNotSealed,
     ContentTooLarge,
@@ -215,6 +216,12 @@ def _store_problem(error: StoreUnavailable | ContentDamaged | RecordUnreadable) 
                 "its operators."
             )
             return Problem(503, "encryption_key_missing", detail, headers={"Retry-After": "60"})
+        case ArchiveUnavailable():
+            detail = (
+                "The job's answer is in the archive of this Vigil, which can't be read now. Nothing is lost: try again "
+                "later. Lists of jobs and the job's events say meanwhile how it ended."
+            )
+            return Problem(503, "archive_unavailable", detail, headers={"Retry-After": "15"})
         case ContentNotSealed():
             emit("content.damaged")
             detail = (

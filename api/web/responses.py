@@ -57,13 +57,13 @@ def view_accepted(job: Job, private: dict[str, Any], request: Request) -> JobVie
 async def view_jobs(request: Request, jobs: Sequence[StoredJob], *, strict: bool = False) -> list[JobView]:
     """Return the jobs as their app sees them; each names the members that can't be read.
 
-    `strict`: raise KeyMissing for an output whose encryption key is missing.
+    `strict`: raise KeyMissing for an output whose encryption key is missing, and ArchiveUnavailable.
     """
     access = context_of(request).job_access
     attempted = [s.job.id for s in jobs if s.job.attempts]
     with_webhook = [s.job.id for s in jobs if s.private.get("webhook")]
-    need_key = strict and any(stored.job.status is Status.COMPLETED for stored in jobs)  # no other shows its output
-    outputs = await with_timeout(STORE_TIMEOUT_S, access.outputs(attempted, need_key=need_key))
+    strict = strict and any(stored.job.status is Status.COMPLETED for stored in jobs)  # no other shows its output
+    outputs = await with_timeout(STORE_TIMEOUT_S, access.outputs(attempted, strict=strict))
     states = await with_timeout(STORE_TIMEOUT_S, access.webhook_states(with_webhook))
     notices = await with_timeout(STORE_TIMEOUT_S, access.notices([name for s in jobs for name in s.notices]))
     waiting = [(s.job.id, s.job.app) for s in jobs if s.job.status is Status.QUEUED]
@@ -102,7 +102,10 @@ def _private(stored: StoredJob, outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def view_job(request: Request, stored: StoredJob) -> JobView:
-    """Return the job as its app sees it; it names the members that can't be read. Raises KeyMissing."""
+    """Return the job as its app sees it; it names the members that can't be read.
+
+    Raises KeyMissing, ArchiveUnavailable.
+    """
     shown = (await view_jobs(request, [stored], strict=True))[0]
     if OUTPUT in shown["unreadable"]:
         now = await with_timeout(STORE_TIMEOUT_S, context_of(request).jobs.load(stored.job.id, locked=True))

@@ -157,6 +157,11 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "up": "max(vigil_redis_up)", "on disk": "min(vigil_redis_persistence_ok)",
         }),
         Panel("Redis bytes", "Memory that Redis uses.", {"used": "max(vigil_redis_used_memory_bytes)"}, "bytes"),
+        Panel("Outputs in the archive", "Written a second; calls that failed a second; outputs that wait in Redis.", {
+            "written": f"sum(rate(vigil_outputs_archived_total[{RATE}]))",
+            "failed": f"sum(rate(vigil_archive_failures_total[{RATE}])) or vector(0)",
+            "waiting": "max(vigil_outputs_waiting)",
+        }),
         Panel("API", "Answers a second, by class.", {
             "{{status_class}}": _rate("vigil_http_requests_total", "status_class"),
         }, "ops"),

@@ -118,8 +118,8 @@ FLEETING = {
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE, keys.UNNOTED_QUARANTINES), "set"),
     **dict.fromkeys((keys.in_flight("we_x"), keys.ALLOWANCE + "to_x"), "hash"),
     **dict.fromkeys((keys.DELAYED + "full:acme", keys.HELD_BACK + "acme", keys.relayed("waiting", "acme")), "zset"),
-    keys.COMPACTION_DUE: "zset",
-    keys.outbox_clock("acme"): "string",
+    **dict.fromkeys((keys.COMPACTION_DUE, keys.OUTPUT_OBJECTS, keys.UNARCHIVED), "zset"),
+    **dict.fromkeys((keys.outbox_clock("acme"), keys.OBJECTS_LOCK), "string"),
     keys.text("job_x", 1): "list",
 }
 """Keys that need not stand in Redis at the moment when they are listed, with their types: they are made, spoiled."""

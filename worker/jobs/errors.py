@@ -12,7 +12,8 @@ The tree names who can do something about each error.
     │   ├── StoreChanged    operator: Redis came back empty, older or as another's; its data must come back
     │   ├── StoreRefused    operator: Redis refuses the login or a command that Vigil needs
     │   ├── StoreFull       operator: Redis has reached its maxmemory
-    │   └── KeyMissing      operator: content is sealed under a key that this process was not given
+    │   ├── KeyMissing      operator: content is sealed under a key that this process was not given
+    │   └── ArchiveUnavailable operator: content is in the archive, which can't be read now; try again
     ├── ContentDamaged      unknown: sealed content was changed or moved; it can't be read
     │   └── ContentNotSealed operator: plain content although encryption is on: older than it, or planted
     ├── ContentTooLarge     operator: a value is larger than Redis takes, however often it is sent
@@ -109,6 +110,17 @@ class KeyMissing(StoreUnavailable):
     def __init__(self, kid: str) -> None:
         super().__init__(f"content is sealed under encryption key {kid}, which VIGIL_ENCRYPTION_KEYS does not hold")
         self.kid = kid
+
+
+class ArchiveUnavailable(StoreUnavailable):
+    """The archive, which holds this content, does not answer or is not set up here; the content is kept there.
+
+    `refused`: it answers, and refuses what was asked of it.
+    """
+
+    def __init__(self, what: str, *, refused: bool = False) -> None:
+        super().__init__(what)
+        self.refused = refused
 
 
 class ContentDamaged(VigilError):

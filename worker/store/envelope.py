@@ -6,6 +6,7 @@ The layout of a sealed value, by its first byte (`1` is plain JSON, see codec):
     3 | kid 4 | nonce 12 | wrapped key 48 | nonce 12 | ciphertext   the same, together with the wrapped key of the job
     5 | length 4 | a sealed value | …                               an input with long strings (media.py)
     4 | kid 4 | nonce 12 | ciphertext                            what belongs to no job, under a key derived for that
+    6 | name 16 | size 8 | nonce 12 | ciphertext                    which object an output is (archived_output.py)
 
 With master keys nothing plain opens: whoever can write to Redis could put it there. `accept_plain` is for the time in
 which values are left that are older than the keys; what has a key of its own opens nothing plain even then.

@@ -159,6 +159,13 @@ EVENTS: Final[dict[str, EventSpec]] = {
     ),
     "key.expiring": _row(WARNING, "An API key (`what`) ends soon: whoever uses it needs a new one.", "what seconds"),
     "content.damaged": _row(ERROR, "Content can't be read: it isn't what was written."),
+    "output.archived": _row(DEBUG, "A large output was written to the archive.", "size_bytes seconds"),
+    "output.kept": _row(
+        WARNING, "A large output stays in Redis for now: the archive did not take it in time.", "size_bytes code"
+    ),
+    "output.stays": _row(WARNING, "Large outputs stay in Redis: without an encryption key none leaves it."),
+    "output.removed": _row(DEBUG, "An output that no job refers to was deleted from the archive."),
+    "archive.failed": _row(WARNING, "The archive could not `write`, `read` or `delete` an output.", "what code"),
     "audit.unsealed": _row(ERROR, "Audit records could not be sealed.", "error"),
     "audit.unarchived": _row(ERROR, "The audit trail could not be archived; Redis keeps it.", "error lag_seconds"),
     "audit.archived": _row(INFO, "Audit records were archived, trimmed from Redis or removed.", "what count"),

@@ -77,6 +77,7 @@ LABELS: Final[dict[str, frozenset[str] | str]] = {
     "limit": frozenset({"jobs_waiting", "bytes_held", "memory_held", "memory"}),
     "flag": REPAIR_FLAGS,
     "kind": "the kinds of keys, as worker/store/keys.py names them",
+    "work": frozenset({"write", "read", "delete"}),
     "status_class": frozenset({"1xx", "2xx", "3xx", "4xx", "5xx"}),
     "version": "of Vigil",
     "python": "of the interpreter",
@@ -141,6 +142,8 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_jobs_set_aside_total": Metric("counter", "Jobs that failed because their record can't be read."),
     "vigil_telemetry_dropped_total": Metric("counter", "Events and fields that no table lists.", ("what",)),
     "vigil_build_info": Metric("gauge", "Always 1.", ("version", "python")),
+    "vigil_outputs_archived_total": Metric("counter", "Large outputs that were written to the archive."),
+    "vigil_archive_failures_total": Metric("counter", "Calls for outputs that the archive did not answer.", ("work",)),
     # the whole deployment, from Redis
     "vigil_redis_up": Metric("gauge", "1 when Redis answered this scrape.", (), (), "store"),
     "vigil_queue_depth": Metric("gauge", "Jobs in the queue.", ("state",), (), "store"),
@@ -152,6 +155,9 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_older_processes": Metric("gauge", "Processes of older releases that they wait for.", (), (), "store"),
     "vigil_limit_waiting_jobs": Metric(
         "gauge", "Jobs that a limit keeps from calling their model.", ("waits_for",), (), "store"
+    ),
+    "vigil_outputs_waiting": Metric(
+        "gauge", "Large outputs that stay in Redis until the archive takes them.", (), (), "store"
     ),
     "vigil_circuits": Metric(
         "gauge", "Circuits of provider accounts that are not closed.", ("circuit", "provider_account"), (), "store"

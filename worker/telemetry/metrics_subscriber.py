@@ -133,6 +133,10 @@ def _queue_full(metrics: MetricsRegistry, fields: Fields) -> None:
     metrics.count("vigil_submits_refused_total", limit=fields["what"])
 
 
+def _archive_failed(metrics: MetricsRegistry, fields: Fields) -> None:
+    metrics.count("vigil_archive_failures_total", work=fields["what"])
+
+
 def _counter(name: str) -> Callable[[MetricsRegistry, Fields], None]:
     return lambda metrics, _: metrics.count(name)
 
@@ -162,6 +166,8 @@ HANDLERS: Final[dict[str, Callable[[MetricsRegistry, Fields], None]]] = {
     "queue.full": _queue_full,
     "api.answered": _answered,
     "telemetry.dropped": _dropped,
+    "output.archived": _counter("vigil_outputs_archived_total"),
+    "archive.failed": _archive_failed,
     "record.unreadable": _unreadable,
     "record.set_aside": _counter("vigil_jobs_set_aside_total"),
     **{name: _counter("vigil_run_faults_total") for name in _INTERNAL_ERRORS},

@@ -14,6 +14,7 @@ from worker.settings import Settings
 from worker.store.archive.attached import attach_archive
 from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
+from worker.store.jobs.output_archive import output_archive_from
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,8 +29,8 @@ def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]], *, wri
     async def go() -> T:
         async with with_redis(settings) as actual:
             guard = StoreGuard(actual.mark_file, Clock().random_bytes) if writes else None
-            vault = keyring_from(actual)
-            redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=4)
+            vault, archive = keyring_from(actual), output_archive_from(actual)
+            redis = connect(actual.redis_url or "", keyring=vault, guard=guard, archive=archive, max_connections=4)
             attach_archive(redis, actual)
             try:
                 return await work(redis)

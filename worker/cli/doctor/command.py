@@ -47,6 +47,8 @@ async def examine(
     yield await sentry_check(settings)
     yield _audit_key(settings)
     yield _encryption(settings)
+    if settings.archive is not None:
+        yield _large_outputs(settings)
     yield _identifiers(settings)
 
 
@@ -82,6 +84,14 @@ def _encryption(settings: Settings) -> DoctorCheck:
     fix = "set VIGIL_ENCRYPTION_KEYS; `vigil keys generate-encryption` makes a key"
     detail = "off: prompts and answers are in Redis unencrypted, and whoever writes to Redis is believed"
     return DoctorCheck("encryption", "warning", detail, fix)
+
+
+def _large_outputs(settings: Settings) -> DoctorCheck:
+    if settings.encryption_keys:
+        least = f"{settings.archive_output_bytes:,} bytes"
+        return DoctorCheck("large outputs", "ok", f"above {least} they go to {settings.archive}, encrypted")
+    fix = "set VIGIL_ENCRYPTION_KEYS: nothing unencrypted leaves Redis"
+    return DoctorCheck("large outputs", "warning", "they stay in Redis: they are not encrypted", fix)
 
 
 def _identifiers(settings: Settings) -> DoctorCheck:

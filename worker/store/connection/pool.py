@@ -79,19 +79,21 @@ def connect(
     *,
     keyring: MasterKeyring | None = None,
     guard: ConnectionChecks | None = None,
+    archive: object | None = None,
     max_connections: int = 32,
     retries: int = 3,
     compact: bool | None = None,
 ) -> ArqRedis:
     """Return a client for the Redis at this address; it connects on first use. Raises AddressError.
 
-    `keyring`: encrypts content; without one it is stored plain. `guard`: what each connection must pass. `retries`:
-    how often a command is sent again over a fresh connection; all of Vigil's scripts may be sent twice. `compact`:
-    write audit records, and records and events of settled jobs, in the compressed form (`compression.py`); None = as
-    the store says (`writes_compact`).
+    `keyring`: encrypts content; without one it is stored plain. `guard`: what each connection must pass. `archive`: an
+    OutputArchive, where large outputs are. `retries`: how often a command is sent again over a fresh connection; all of
+    Vigil's scripts may be sent twice. `compact`: write audit records, and records and events of settled jobs, in the
+    compressed form (`compression.py`); None = as the store says (`writes_compact`).
     """
+    address = redis_address.parse(url)
     client = connect_to(
-        redis_address.parse(url), keyring=keyring, guard=guard, max_connections=max_connections, retries=retries
+        address, keyring=keyring, guard=guard, archive=archive, max_connections=max_connections, retries=retries
     )
     client.compact = compact
     return client
@@ -102,6 +104,7 @@ def connect_to(
     *,
     keyring: MasterKeyring | None = None,
     guard: ConnectionChecks | None = None,
+    archive: object | None = None,
     max_connections: int = 32,
     retries: int = 3,
 ) -> ArqRedis:
@@ -127,7 +130,7 @@ def connect_to(
         tag_commands(client.connection_pool, client.key_tag)
     if guard is not None:
         _check_new_connections(client.connection_pool, guard)
-    client.keyring, client.guard = keyring or _NO_KEYS, guard
+    client.keyring, client.guard, client.output_archive = keyring or _NO_KEYS, guard, archive
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
 

@@ -129,6 +129,8 @@ PREFIXES: Final[tuple[str, ...]] = (
     ),
     *(
         keys.OUTBOX,
+        keys.OUTPUT_OBJECTS,
+        keys.UNARCHIVED,
         keys.TARGETS,
         keys.TARGET_QUEUE,
         keys.MESSAGE,

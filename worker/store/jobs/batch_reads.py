@@ -7,12 +7,11 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.jobs.errors import ContentDamaged, KeyMissing
+from worker.jobs.errors import StoreUnavailable, VigilError
 from worker.jobs.view_schema import MessageState
 from worker.store import keys
-from worker.store.connection.job_keys import unseal_by_job
-from worker.store.envelope import OUTPUT
 from worker.store.errors import store_errors
+from worker.store.jobs.outputs import read_outputs
 from worker.store.values import pipeline_replies, readable
 from worker.store.webhooks.outbox import load_message
 
@@ -21,31 +20,31 @@ _UNSENT: Final[MessageState] = "exhausted"
 
 
 async def outputs(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the outputs by job; jobs without one are left out. Raises KeyMissing, ContentDamaged."""
-    if not job_ids:
-        return {}
-    async with store_errors("read the outputs"):
-        rows = await redis.mget([keys.job_output(job_id) for job_id in job_ids])
-    return await unseal_by_job(redis, OUTPUT, dict(zip(job_ids, rows, strict=True)))
+    """Return the outputs by job; jobs without one are left out.
+
+    Raises KeyMissing, ContentDamaged, ArchiveUnavailable.
+    """
+    found = dict[str, dict[str, Any]]()
+    for job_id, output in (await read_outputs(redis, job_ids)).items():
+        if isinstance(output, VigilError):
+            raise output
+        found[job_id] = output
+    return found
 
 
 async def outputs_or_none(
-    redis: ArqRedis, job_ids: Sequence[str], *, need_key: bool = False
+    redis: ArqRedis, job_ids: Sequence[str], *, strict: bool = False
 ) -> dict[str, dict[str, Any] | None]:
     """Return the outputs by job; None for one that can't be read, so that it does not hide the others.
 
-    `need_key`: a missing master key raises KeyMissing all the same.
+    `strict`: raise KeyMissing or ArchiveUnavailable all the same, for what may be read later.
     """
-    try:
-        return {**await outputs(redis, job_ids)}
-    except (KeyMissing, ContentDamaged) as error:
-        if need_key and isinstance(error, KeyMissing):
-            raise
-        if len(job_ids) == 1:
-            return dict.fromkeys(job_ids)
-        half = len(job_ids) // 2
-        first = await outputs_or_none(redis, job_ids[:half], need_key=need_key)
-        return first | await outputs_or_none(redis, job_ids[half:], need_key=need_key)
+    found = dict[str, dict[str, Any] | None]()
+    for job_id, output in (await read_outputs(redis, job_ids)).items():
+        if strict and isinstance(output, StoreUnavailable):
+            raise output
+        found[job_id] = None if isinstance(output, VigilError) else output
+    return found
 
 
 async def message_states(redis: ArqRedis, job_ids: Sequence[str]) -> dict[str, MessageState]:

@@ -37,7 +37,7 @@ from worker.store.audit.stream_records import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.capacity import check_writable
-from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
+from worker.store.connection.job_keys import ciphers_for_writing
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import keyring_of, writes_compact
@@ -45,7 +45,7 @@ from worker.store.connection.wrong_types import set_aside_wrong_types
 from worker.store.end_users.ledger_entries import QuarantineLimits, must_not_be_quarantined
 from worker.store.envelope import OUTPUT
 from worker.store.errors import store_errors
-from worker.store.jobs import inputs
+from worker.store.jobs import inputs, outputs
 from worker.store.jobs.batch_creation import create_all
 from worker.store.jobs.callers import Callers
 from worker.store.jobs.claims import JobClaims, RecordReader
@@ -53,6 +53,7 @@ from worker.store.jobs.commit_commands import CommitCommands, RetentionTimes, me
 from worker.store.jobs.inputs import KeptMedia
 from worker.store.jobs.item_references import item_commands, named_items
 from worker.store.jobs.job_creation import JobCreation
+from worker.store.jobs.output_archive import archive_output
 from worker.store.jobs.scripts import Scripts
 from worker.store.jobs.search_terms import RERUN, indexes_of_terms, value_term
 from worker.store.jobs.set_aside import UnreadableJobs
@@ -189,7 +190,7 @@ class Jobs:
             async with store_errors("commit"):
                 before = await self._head(current)
                 commands = list(writes(after)) if writes is not None else []
-                commands += [output.command(), *item_commands(after.app, output, self._keep.result)] if output else []
+                commands += [*output.commands(), *item_commands(after.app, output, self._keep.result)] if output else []
                 size = capacity.largest_argument(commands)
                 await capacity.must_fit(self._redis, size)
                 audited = _audited_output(job_id, output, commands)
@@ -316,14 +317,14 @@ class Jobs:
 
     async def output_bytes(self, job_id: str) -> int:
         """Return about how many bytes the output has, 0 if there is none."""
-        async with store_errors("read the output", keys.job_output(job_id)):
-            return int(await self._redis.strlen(keys.job_output(job_id)))
+        return await outputs.output_bytes(self._redis, job_id)
 
     async def load_output(self, job_id: str) -> dict[str, Any] | None:
-        """Return the output of the model, or None if there is none."""
-        async with store_errors("read the output", keys.job_output(job_id)):
-            raw = await self._redis.get(keys.job_output(job_id))
-        return (await unseal_by_job(self._redis, OUTPUT, {job_id: raw})).get(job_id)
+        """Return the output of the model, or None if there is none.
+
+        Raises KeyMissing, ContentDamaged, ArchiveUnavailable.
+        """
+        return await outputs.read_output(self._redis, job_id)
 
     async def seal_output(self, job_id: str, content: dict[str, Any]) -> OutputChange:
         """Return the change that stores this output of the model; it goes into a commit."""
@@ -334,6 +335,13 @@ class Jobs:
             emit("audit.no_digest", job_id=job_id, code=type(error).__name__)
             digest = ""
         return OutputChange(job_id, cipher.seal(OUTPUT, content), digest, named_items(content.get("output") or ()))
+
+    async def archive_output(self, output: OutputChange) -> OutputChange:
+        """Return the change that a commit is to make which ends the job: a large output goes to the archive now.
+
+        An output that the archive does not take within a few seconds is stored in Redis, and moved later.
+        """
+        return await archive_output(self._redis, output)
 
     async def accepts_writes(self) -> bool:
         """Return whether Redis accepts a small write now."""

@@ -115,23 +115,25 @@ class OutputChange:
     """What a commit does to the model's output: stores it, sealed already, or deletes it if `sealed` is None.
 
     `digest`: the keyed digest of the output, for the audit trail; "" if there is none. `items`: the provider's ids of
-    its items, by which the app may name them.
+    its items, by which the app may name them. `is_late`: it should be in the archive, and is to be moved there later.
     """
 
     job_id: str
     sealed: bytes | None = field(repr=False)
     digest: str = ""
     items: tuple[str, ...] = ()
+    is_late: bool = False
 
     @property
     def size(self) -> int:
         """Return the bytes that Redis has to take."""
         return len(self.sealed or b"")
 
-    def command(self) -> Command:
-        """Return the command that makes the change."""
+    def commands(self) -> list[Command]:
+        """Return the commands that make the change."""
         key = keys.job_output(self.job_id)
-        return ("DEL", key) if self.sealed is None else ("SET", key, self.sealed)
+        change: Command = ("DEL", key) if self.sealed is None else ("SET", key, self.sealed)
+        return [change, ("ZADD", keys.UNARCHIVED, 0, self.job_id)] if self.is_late else [change]
 
 
 def stored_of(

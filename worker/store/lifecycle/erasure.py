@@ -1,6 +1,7 @@
 """Erase the content of jobs: what an app sent and got. The record and its trail stay; they hold no content.
 
-One commit records who erased it, replaces the job's key and deletes input, output and text. Webhook messages are
+One commit records who erased it, replaces the job's key and deletes input, output and text. An output in the archive
+can't be read any more from then on; its object is due to be deleted. Webhook messages are
 emptied after it, and once more a minute later, for those that were just being created. A job with `store: false` is in
 `vigil:forget` from its end on, is due sooner once its app has received the answer, and is erased when due.
 """
@@ -24,6 +25,7 @@ from worker.store.commands import Command
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE, MasterKeyring, body_field, tries_field
 from worker.store.errors import store_errors
+from worker.store.jobs.output_archive import due_object_commands
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.search_terms import METADATA, forget_terms_command
 from worker.store.jobs.stored_job import StoredJob
@@ -47,6 +49,7 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
     hook = {"webhook": private.get("webhook")}
     kept = {**private, **hook} if because == "not_stored" else {"metadata": {}, "end_user": None, **hook}
     fresh = keyring_of(redis).unremembered(stored.job.app, job_id)  # the old key is lost with this
+    due = await due_object_commands(redis, job_id)
 
     def decide(job: Job) -> Sequence[EventDraft]:
         if not job.settled:
@@ -60,6 +63,7 @@ async def erase(redis: ArqRedis, jobs: Jobs, stored: StoredJob, because: Removal
             ("HSET", keys.job(job_id), "priv", fresh.seal_with_key(PRIVATE, kept)),
             ("DEL", keys.job_input(job_id), keys.job_output(job_id), *texts),
             ("ZADD", keys.ERASURE_DUE, at, job_id),
+            *due,
         ]
         if not kept.get("metadata"):
             commands.append(forget_terms_command(job.app, job_id, METADATA))

@@ -15,7 +15,7 @@ from worker.audit import compare
 from worker.audit.diagnose import AuditFault, TamperKind
 from worker.audit.report import Report
 from worker.clock import Clock
-from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
+from worker.jobs.errors import ArchiveUnavailable, ContentDamaged, KeyMissing, RecordUnreadable
 from worker.jobs.record import Job
 from worker.store import keys, media
 from worker.store.audit.trail import Trail
@@ -23,6 +23,8 @@ from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, input_dige
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import OUTPUT, PRIVATE, MasterKeyring
 from worker.store.errors import store_errors
+from worker.store.jobs.archived_output import is_archived
+from worker.store.jobs.output_archive import archive_of
 from worker.store.jobs.queue import script_fields
 from worker.store.jobs.unreadable_records import parse_events, read_job
 from worker.store.lifecycle.faults import FaultList, explain
@@ -56,7 +58,9 @@ class JobVerification:
     def __init__(self, redis: ArqRedis, clock: Clock, report: Report, faults: FaultList) -> None:
         self._redis, self._keyring, self._trail = redis, keyring_of(redis), Trail(redis, clock)
         self._secrets, self._report, self._faults = KeptSecrets(redis, clock), report, faults
-        self._tallies = {"content_deleted": 0, "content_expired": 0, "content_without_digest": 0, "content_locked": 0}
+        self._archive = archive_of(redis)
+        names = ("deleted", "expired", "without_digest", "locked", "unavailable")
+        self._tallies = {f"content_{name}": 0 for name in names}
 
     async def run(self) -> dict[str, int]:
         """Compare all jobs; return how many there were, and how often content could not be compared, and why."""
@@ -175,11 +179,25 @@ class JobVerification:
         if not known:
             self._tallies["content_without_digest"] += 1  # an earlier release wrote it
         try:
-            content = self._open(job, OUTPUT, found.private, raw)
+            content = self._open(job, OUTPUT, found.private, await self._sealed(job, found.private, raw))
             same = not known or output_digest(await self._secrets.get(DIGEST), content) == digest
+        except ArchiveUnavailable:
+            self._tallies["content_unavailable"] += 1
+            return []
         except (ContentDamaged, TypeError, ValueError) as error:
             return [_damaged("answer", error)]
         return [] if same else ["its answer is not the one that was stored"]
+
+    async def _sealed(self, job: Job, private: bytes | None, raw: bytes) -> bytes:
+        """Return a stored output, sealed, from the archive if it is there. Raises KeyMissing, ContentDamaged,
+        ArchiveUnavailable.
+        """
+        if not is_archived(raw):
+            return raw
+        if self._archive is None:
+            raise ArchiveUnavailable("VIGIL_ARCHIVE is not set here")
+        cipher, _ = self._keyring.open(job.app, job.id, PRIVATE, private)
+        return await self._archive.read(cipher, job.id, raw)
 
     def _open(self, job: Job, field: str, private: bytes | None, raw: bytes) -> Any:
         """Decrypt content of the job. Raises KeyMissing, ContentDamaged."""

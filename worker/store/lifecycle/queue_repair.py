@@ -39,6 +39,7 @@ _SHARED_KEY_TYPES: Final = {
     ),
     **dict.fromkeys((keys.OUTBOX, keys.TARGETS, keys.SENDING, keys.PAUSES, keys.NOTICES, keys.NOTICES_DUE), "zset"),
     **dict.fromkeys((keys.LIMITS, keys.METERS, keys.API_HEARTBEATS, keys.COMPACTION_DUE), "zset"),
+    **dict.fromkeys((keys.OUTPUT_OBJECTS, keys.UNARCHIVED), "zset"),
     **dict.fromkeys((keys.PAUSED_TARGETS, keys.HOLDING_SCOPES, keys.CANCELLATION_DUE, keys.CIRCUITS), "set"),
     **dict.fromkeys(
         (
@@ -63,6 +64,7 @@ _SHARED_KEY_TYPES: Final = {
             keys.ARCHIVE,
             keys.ARCHIVING_LOCK,
             keys.MIGRATION_LOCK,
+            keys.OBJECTS_LOCK,
             keys.ACCESS,
         ),
         "string",

@@ -43,6 +43,7 @@ async def collect_samples(
     parts: tuple[Callable[[], Awaitable[list[Sample]]], ...] = (
         lambda: _queue(redis, clock),
         lambda: _limits(redis, clock),
+        lambda: _outputs(redis),
         lambda: _workers(redis, clock),
         lambda: _migrations(redis, clock),
         lambda: _provider(redis, accounts),
@@ -76,6 +77,11 @@ async def _limits(redis: ArqRedis, clock: Clock) -> list[Sample]:
     for row in (await read_pacing(redis, clock))["waiting"]:
         counts[row["reason"]] += row["jobs"]
     return [("vigil_limit_waiting_jobs", {"waits_for": reason}, count) for reason, count in counts.items()]
+
+
+async def _outputs(redis: ArqRedis) -> list[Sample]:
+    async with store_errors("count the outputs that wait", keys.UNARCHIVED):
+        return [("vigil_outputs_waiting", _NO_LABELS, await redis.zcard(keys.UNARCHIVED))]
 
 
 async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:

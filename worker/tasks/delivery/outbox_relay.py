@@ -17,11 +17,11 @@ from arq.connections import ArqRedis
 
 from worker.clock import Clock
 from worker.jobs import events as ev, fold, ids
-from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
+from worker.jobs.errors import ArchiveUnavailable, ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.jobs.record import Job
 from worker.jobs.timestamps import iso_ms
-from worker.store.jobs import batch_reads
 from worker.store.jobs.outbox_jobs import OutboxJob, as_outbox_job, load_event_ranges, load_outbox_jobs
+from worker.store.jobs.outputs import read_outputs
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
@@ -39,6 +39,9 @@ _MAX_COMMANDS: Final = 500
 _MAX_BLOCK_S: Final = 0.01
 """How long messages are made before other tasks of the worker get the loop."""
 _WAITING_RETRY_MS: Final = 60_000
+_ARCHIVE_RETRY_MS: Final = 15_000
+_ARCHIVE_S: Final = 3.0
+"""How long a batch waits for answers that are in the archive."""
 _ONLY: Final = "@"
 """Before the endpoint, at the end of an entry that is for that one alone."""
 _NOBODY: Final = Listening([], [])
@@ -69,7 +72,8 @@ class _EntryContext(NamedTuple):
     listening: Listening
     answer: dict[str, Any] | None
     now_ms: int
-    waits: bool  # an encryption key that it needs is not here, or only a newer release can read who receives it
+    waits_ms: int = 0
+    """How long it waits: for an encryption key, for a newer release that can read it, or for the archive."""
 
 
 class OutboxRelay:
@@ -97,13 +101,14 @@ class OutboxRelay:
             return False
         entries = await self._entries(batch.entries)
         contexts = await self._contexts(entries, batch.now_ms)
-        rows, waiting = [], list[str]()
+        rows, waiting = [], dict[int, list[str]]()
         written, resumed = 0, self._clock.monotonic()
         for entry, context in zip(entries, contexts, strict=True):
             if written >= _MAX_COMMANDS:
                 break  # the rest stays in the outbox for the next batch
-            if entry.newer or (context is not None and context.waits):
-                waiting.append(entry.name)
+            pause = _WAITING_RETRY_MS if entry.newer else context.waits_ms if context is not None else 0
+            if pause:
+                waiting.setdefault(pause, []).append(entry.name)
                 continue
             try:
                 messages = self._messages(entry, context)
@@ -115,7 +120,8 @@ class OutboxRelay:
             if self._clock.monotonic() - resumed > _MAX_BLOCK_S:  # an event for many endpoints takes milliseconds
                 await asyncio.sleep(0)
                 resumed = self._clock.monotonic()
-        await self._deliveries.postpone(waiting, batch.now_ms + _WAITING_RETRY_MS)
+        for pause, names in waiting.items():
+            await self._deliveries.postpone(names, batch.now_ms + pause)
         await self._deliveries.commit_routing(rows)
         return bool(rows)
 
@@ -150,8 +156,10 @@ class OutboxRelay:
         spans = [(e.job_id, e.seq if records[e.job_id].job.version == e.seq else 1, e.seq) for e in kept]
         trails = dict(zip((e.name for e in kept), await load_event_ranges(self._redis, spans), strict=True))
         endpoints = {app: await self._endpoints_of(app) for app in {r.job.app for r in records.values()}}
-        full = {e.job_id for e in kept if _wants_full(records[e.job_id], endpoints, e)}
-        answers = await self._answers(list(full))
+        wanting = {e.name: e.job_id for e in kept if _wants_full(records[e.job_id], endpoints, e)}
+        # what can't be decrypted is left out: it must not delay the others
+        found = await read_outputs(self._redis, list(set(wanting.values())), seconds=_ARCHIVE_S)
+        answers = {job_id: answer for job_id, answer in found.items() if isinstance(answer, dict)}
 
         def context_of(one: _Entry) -> _EntryContext | None:
             if one.job_id not in records or not trails[one.name]:
@@ -159,8 +167,10 @@ class OutboxRelay:
             record = records[one.job_id]
             listening = endpoints[record.job.app]
             waits = isinstance(record.unreadable, KeyMissing) or listening is None or one.endpoint in listening.newer
+            away = one.name in wanting and isinstance(found.get(one.job_id), ArchiveUnavailable)
+            waits_ms = _WAITING_RETRY_MS if waits else _ARCHIVE_RETRY_MS if away else 0
             answer = answers.get(one.job_id)
-            return _EntryContext(record, trails[one.name], listening or _NOBODY, answer, now_ms, waits)
+            return _EntryContext(record, trails[one.name], listening or _NOBODY, answer, now_ms, waits_ms)
 
         return [context_of(one) for one in entries]
 
@@ -183,11 +193,6 @@ class OutboxRelay:
         except RecordUnreadable as error:
             report_unreadable(error)
             return _NOBODY
-
-    async def _answers(self, job_ids: list[str]) -> dict[str, dict[str, Any]]:
-        """Return the answers of these jobs, without those that can't be decrypted: they must not delay the others."""
-        found = await batch_reads.outputs_or_none(self._redis, job_ids)
-        return {job_id: answer for job_id, answer in found.items() if answer is not None}
 
     def _messages(self, entry: _Entry, context: _EntryContext | None) -> list[RoutedMessage]:
         """Return the messages that replace the entry; a job that is no longer stored sends nothing any more."""

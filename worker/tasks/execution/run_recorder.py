@@ -61,6 +61,8 @@ class RunRecorder:
         """
         if not drafts:
             return
+        if output is not None and ends_job(drafts):
+            output = await self._context.jobs.archive_output(output)
         meters, self._meters = self._meters, []
         retry_wait, lost, left_out = RetryWait(self._context.clock), 0, False
         while True:
