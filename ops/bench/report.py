@@ -25,10 +25,11 @@ from worker.clock import Clock
 from worker.embedded import EmbeddedValkey
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
+from worker.store.envelope import MasterKeyring
 
 HOST = "127.0.0.1"
 VIGIL = Path(sys.executable).with_name("vigil")
-_READY_SECONDS = 30.0
+_READY_SECONDS = 90.0
 _STOP_SECONDS = 8.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ACCEPTED, _REFUSED = 200, 300
@@ -211,9 +212,9 @@ class Deployment:
                 await process.wait()
 
 
-async def new_key(url: str) -> str:
-    """A fresh API key in this Redis."""
-    redis = connect(url, max_connections=1)
+async def new_key(url: str, master: bytes = b"") -> str:
+    """A fresh API key in this Redis; `master`: with which its content is encrypted."""
+    redis = connect(url, keyring=MasterKeyring([master] if master else []), max_connections=1)
     try:
         _, key, _ = await Apps(redis, Clock()).create_key("bench", ("submit", "read"))
     finally:
