@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from builders import STARTED, began, new_job
 from hypothesis import given, strategies as st
 from waiting import LIMIT
@@ -34,13 +35,17 @@ def test_whatever_becomes_of_the_pieces_the_text_is_whole(steps: list[str | bool
         assert written[piece.offset : piece.offset + len(piece.text)] == piece.text
 
 
-def test_long_streams_cost_a_string_for_each_flush_and_not_for_each_delta() -> None:
+@pytest.mark.parametrize("stored", [True, False])
+def test_long_streams_cost_a_few_strings_and_not_one_for_each_delta(stored):
     text = OutputBuffer("job_1", 1, "t", set())
-    for flush in range(10):
-        for number in range(100):
-            text.add(flush * 100 + number, "word ")
-        text.take()
-    assert len(text.parts) == 10
+    for flush in range(1000):
+        for number in range(2):
+            text.add(flush * 2 + number, "word ")
+        pending = text.take()
+        if not stored:
+            text.put_back(pending)
+    assert len(text.parts) <= 10  # ld 1000
+    assert str(text) == "word " * 2000
 
 
 def test_what_an_earlier_holder_kept_is_taken_up_to_the_first_gap() -> None:
@@ -49,7 +54,7 @@ def test_what_an_earlier_holder_kept_is_taken_up_to_the_first_gap() -> None:
     assert (str(text), text.sequence, text.safe) == ("abcde", 5, True)
 
 
-async def test_who_watches_one_job_costs_the_others_nothing(redis, jobs) -> None:
+async def test_who_watches_one_job_costs_the_others_nothing(redis, jobs):
     flusher, texts = OutputFlusher(OutputChunks(redis), lambda _: None), list[OutputBuffer]()
     for _ in range(2):
         await jobs.submit(new_job())

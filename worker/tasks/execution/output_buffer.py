@@ -27,7 +27,8 @@ class OutputBuffer:
     """Collects the output of an attempt. `add` is called for every delta."""
 
     __slots__ = (
-        "_dirty", "_waiting", "_waiting_from", "attempt", "due", "job_id", "length", "parts", "sequence", "token",
+        "_dirty", "_joined", "_waiting", "_waiting_from", "attempt", "due", "job_id", "length", "parts", "sequence",
+        "token",
     )  # fmt: skip
 
     def __init__(self, job_id: str, attempt: int, token: str, dirty: set[OutputBuffer]) -> None:
@@ -37,6 +38,7 @@ class OutputBuffer:
         self.sequence = -1
         self.due = 0  # the pass of the flusher from which on it is written
         self._dirty = dirty
+        self._joined = 0  # how many of `parts` are no single deltas any more
         self._waiting: list[str] = []
         self._waiting_from = 0
 
@@ -61,19 +63,34 @@ class OutputBuffer:
         self._waiting.append(text)
 
     @property
+    def watched(self) -> bool:
+        """Whether somebody reads along, or may do so: that is not known before the first flush."""
+        return self.due == 0
+
+    @property
     def safe(self) -> bool:
         """Whether all of it is in Redis, so that a resumed stream may continue behind the last event."""
         return not self._waiting
 
     def take(self) -> PendingChunk:
         """Return what is not stored yet as one chunk. A long one is stored in parts (`split_chunk`)."""
-        text, count = "".join(self._waiting), len(self._waiting)
-        if "".join(self.parts[-count:]) == text:  # a delta by itself costs 60 bytes, and streams are long
-            self.parts[-count:] = [text]
+        text = "".join(self._waiting)
+        self._join_parts()
         self._waiting.clear()
         chunk = OutputChunk(self.sequence, self._waiting_from, text)
         self._waiting_from += len(text)
         return PendingChunk(self.job_id, self.token, self.attempt, chunk)
+
+    def _join_parts(self) -> None:
+        """Join the deltas since the last call, and small parts with their neighbours: each string costs 60 bytes.
+
+        A part is longer than all that follow it, so a character is copied a few times only, however long the text is.
+        """
+        parts = self.parts
+        parts[self._joined :] = ["".join(parts[self._joined :])]
+        while len(parts) > 1 and len(parts[-2]) <= len(parts[-1]):
+            parts[-2:] = [parts[-2] + parts[-1]]
+        self._joined = len(parts)
 
     def put_back(self, pending: PendingChunk) -> None:
         """Put a chunk that could not be stored back in front of what came since."""
