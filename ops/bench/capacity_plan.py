@@ -99,6 +99,7 @@ def _gb(value: float) -> str:
 def plan_table(costs: Costs) -> str:
     """Return the table of what to buy."""
     plans = [plan(costs, jobs) for jobs in JOBS_A_DAY]
+    smaller = [plan({**costs, "stored": {**costs["stored"], **costs["compact"]}}, jobs) for jobs in JOBS_A_DAY]
     rows = {
         "jobs a second at the peak": [f"{one.peak_per_second:.3g}" for one in plans],
         "streams at once · jobs in a check": [f"{one.streams:,} · {one.held:,}" for one in plans],
@@ -108,6 +109,9 @@ def plan_table(costs: Costs) -> str:
         "**cores**": [f"**{one.cores:,}**" for one in plans],
         "memory used by Redis, all partitions": [_gb(one.redis_gb) for one in plans],
         "**memory to buy for Redis**": [f"**{_gb(one.redis_bought_gb)}**" for one in plans],
+        "· with `VIGIL_COMPACT_RECORDS=1` (partitions)": [
+            f"{_gb(one.redis_bought_gb)} ({one.partitions:,})" for one in smaller
+        ],
         "**memory of workers and APIs**": [f"**{_gb(one.process_gb)}**" for one in plans],
         "disk of the append-only files": [_gb(one.disk_gb) for one in plans],
         "**object store** after 400 days": [f"**{_gb(one.archive_gb)}**" for one in plans],
