@@ -146,13 +146,14 @@ def _documents() -> Documents:
 
 @asynccontextmanager
 async def _background_tasks(context: AppContext, redis: Redis, store_clock: StoreClock) -> AsyncIterator[None]:
-    """Run the watches over store and models file, the store's clock, callers, reports, broadcaster and guard."""
+    """Run the watches over store and models file, the clock, callers, heartbeat, reports, broadcaster and guard."""
     await context.store_watch.check()  # reports missing rights before anything else fails because of them
     await store_clock.refresh()
     tasks = [
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
         asyncio.create_task(context.callers.run(), name="vigil-callers"),
+        asyncio.create_task(context.heartbeat.run(), name="vigil-heartbeat"),
         asyncio.create_task(context.incident_reporter.run(), name="vigil-incidents"),
         asyncio.create_task(context.key_uses.run(), name="vigil-key-uses"),
         asyncio.create_task(ModelsFileWatch(context.settings, context.catalogue).run(), name="vigil-models"),

@@ -37,8 +37,10 @@ from worker.tasks.execution.notifier import Notifier
 from worker.tasks.execution.output_buffer import OutputFlusher
 from worker.tasks.execution.reading_pace import ReadingPace
 from worker.tasks.maintenance.account_monitor import AccountMonitor
+from worker.tasks.maintenance.audit_archiver import AuditArchiver
 from worker.tasks.maintenance.audit_sealer import AuditSealer
 from worker.tasks.maintenance.cron import CronWorker
+from worker.tasks.maintenance.migrator import Migrator
 from worker.tasks.maintenance.notice_processor import NoticeProcessor, QuarantineEndUser, log_notice
 from worker.tasks.maintenance.sweeper import Sweeper
 from worker.tasks.request_relay import RequestRelay
@@ -112,6 +114,8 @@ class WorkerComponents:
             redis, catalogue, notices, store_clock, pace.set_widened, list(accounts.by_name)
         )
         self.audit_sealer = AuditSealer(redis, store_clock, settings)
+        self.migrator = Migrator(redis, store_clock, worker_id)
+        self.audit_archiver = AuditArchiver(redis, store_clock, settings)
         self.store_watch = StoreWatch(redis, store_clock, "worker", replay_check(redis, settings), worker=worker_id)
         self.incident_reporter = IncidentReporter(redis, store_clock)
         self.dispatcher = Dispatcher(redis, store_clock, settings, worker_id)

@@ -20,6 +20,7 @@ from worker.clock import Clock
 from worker.components import WorkerComponents
 from worker.jobs.errors import StoreChanged, StoreRefused, StoreUnavailable
 from worker.settings import Settings
+from worker.store.archive.attached import attach_archive
 from worker.store.connection.durability import check_durability
 from worker.store.connection.pool import connect, keyring_from
 from worker.store.connection.replay_check import check_replay
@@ -47,7 +48,8 @@ async def redis_of(settings: Settings) -> AsyncIterator[ArqRedis]:
             url = (await stack.enter_async_context(embedded.EmbeddedValkey(settings.data_dir))).url
         given = settings.model_copy(update={"redis_url": url})
         guard = StoreGuard(given.mark_file, Clock().random_bytes)
-        redis = connect(url, keyring=keyring_from(settings), guard=guard)
+        redis = connect(url, keyring=keyring_from(settings), guard=guard, compact=settings.compact_records)
+        attach_archive(redis, settings)
         stack.push_async_callback(redis.aclose)
         yield redis
 
@@ -126,6 +128,8 @@ class WorkerProcess:
                 ("models-file", components.models_watch.run()),
                 ("delivery", components.dispatcher.run()),
                 ("sealer", components.audit_sealer.run()),
+                ("migrator", components.migrator.run()),
+                ("archiver", components.audit_archiver.run()),
                 ("incidents", components.incident_reporter.run()),
                 *((("store-guard", guard.run(self._redis)),) if guard else ()),
             )

@@ -63,6 +63,7 @@ from worker.store.lifecycle.retention_change import RetentionChange
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats.incidents import IncidentReporter
+from worker.store.stats.live_processes import ApiHeartbeat
 from worker.store.stats.loss_report import LossReport
 from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
@@ -100,6 +101,7 @@ class AppContext:
     relayed: RelayedRequests
     job_control: JobControl
     callers: Callers
+    heartbeat: ApiHeartbeat
     output_chunks: OutputChunks
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
@@ -169,6 +171,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         relayed=RelayedRequests(redis, clock),
         job_control=JobControl(jobs),
         callers=jobs.callers,
+        heartbeat=ApiHeartbeat(redis, jobs.callers.process),
         output_chunks=OutputChunks(redis),
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
         secrets=secrets,

@@ -8,6 +8,7 @@ from api.runtime.store_deadline import with_timeout
 from worker.clock import Clock
 from worker.jobs.errors import StoreRefused, StoreUnavailable
 from worker.settings import Settings
+from worker.store.archive.attached import IMPATIENT, attach_archive
 from worker.store.connection.durability import check_durability
 from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.replay_check import check_replay
@@ -24,7 +25,15 @@ def open_store(settings: Settings) -> Redis:
     """Return a client for the Redis of the settings, or for the embedded one."""
     vault = keyring_from(settings)
     guard = StoreGuard(settings.mark_file, Clock().random_bytes)
-    return connect(settings.store_url, keyring=vault, guard=guard, max_connections=_MAX_CONNECTIONS)
+    redis = connect(
+        settings.store_url,
+        keyring=vault,
+        guard=guard,
+        max_connections=_MAX_CONNECTIONS,
+        compact=settings.compact_records,
+    )
+    attach_archive(redis, settings, IMPATIENT)
+    return redis
 
 
 async def check_store(settings: Settings, redis: Redis) -> None:

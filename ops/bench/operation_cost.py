@@ -30,7 +30,7 @@ from worker.store.connection.pool import Redis, connect
 _STAMPING = Path(__file__).resolve().with_name("stamping.py")
 _RATE, _SECONDS = 20.0, 10.0  # of each stream
 _LINES = 8
-_MASTER = bytes(range(32))
+_MASTER = base64.urlsafe_b64encode(bytes(range(32))).decode()
 _ACCEPTED = 202
 _OK = 200
 _PROMPT = "check 0 " + "x" * 2000  # 2 kB
@@ -141,7 +141,7 @@ async def _start(deployment: Deployment, slots: int, hooks: int) -> Stage:
         "VIGIL_REDIS_URL": valkey.url,
         "OPENAI_API_KEY": "sk-bench",
         "OPENAI_BASE_URL": f"http://{HOST}:{feed}/v1",
-        "VIGIL_ENCRYPTION_KEYS": base64.urlsafe_b64encode(_MASTER).decode(),
+        "VIGIL_ENCRYPTION_KEYS": _MASTER,
         "VIGIL_PROBE_SECONDS": "0",
         "VIGIL_RATE_PER_MINUTE": "0",
         "VIGIL_LOG_FORMAT": "json",

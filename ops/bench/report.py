@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import uvloop
+from pydantic import SecretStr
 
 from worker.clock import Clock
 from worker.embedded import EmbeddedValkey
@@ -212,9 +213,10 @@ class Deployment:
                 await process.wait()
 
 
-async def new_key(url: str, master: bytes = b"") -> str:
-    """A fresh API key in this Redis; `master`: with which its content is encrypted."""
-    redis = connect(url, keyring=MasterKeyring([master] if master else []), max_connections=1)
+async def new_key(url: str, master: str = "") -> str:
+    """A fresh API key in this Redis, written with this master key."""
+    keyring = MasterKeyring.from_settings([SecretStr(master)]) if master else None
+    redis = connect(url, max_connections=1, keyring=keyring)
     try:
         _, key, _ = await Apps(redis, Clock()).create_key("bench", ("submit", "read"))
     finally:

@@ -11,6 +11,7 @@ import typer
 from worker.cli.processes import with_redis
 from worker.clock import Clock
 from worker.settings import Settings
+from worker.store.archive.attached import attach_archive
 from worker.store.connection.pool import Redis, connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
 
@@ -29,6 +30,7 @@ def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]], *, wri
             guard = StoreGuard(actual.mark_file, Clock().random_bytes) if writes else None
             vault = keyring_from(actual)
             redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=4)
+            attach_archive(redis, actual)
             try:
                 return await work(redis)
             finally:

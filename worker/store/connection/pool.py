@@ -52,6 +52,11 @@ def keyring_of(redis: ArqRedis) -> MasterKeyring:
     return keyring
 
 
+def writes_compact(redis: ArqRedis) -> bool:
+    """Return whether this client writes the compressed form; every client reads it."""
+    return bool(vars(redis).get("compact", False))
+
+
 def keyring_from(settings: Settings) -> MasterKeyring:
     """Return the keyring of the settings."""
     return MasterKeyring.from_settings(settings.encryption_keys, accept_plain=settings.accept_unsealed)
@@ -64,15 +69,19 @@ def connect(
     guard: ConnectionChecks | None = None,
     max_connections: int = 32,
     retries: int = 3,
+    compact: bool = False,
 ) -> ArqRedis:
     """Return a client for the Redis at this address; it connects on first use. Raises AddressError.
 
-    `keyring`: encrypts content; without one it is stored plain. `guard`: what each connection must pass. `retries`: how
-    often a command is sent again over a fresh connection; all of Vigil's scripts may be sent twice.
+    `keyring`: encrypts content; without one it is stored plain. `guard`: what each connection must pass. `retries`:
+    how often a command is sent again over a fresh connection; all of Vigil's scripts may be sent twice. `compact`:
+    write audit records, and records and events of settled jobs, in the compressed form (`compression.py`).
     """
-    return connect_to(
+    client = connect_to(
         redis_address.parse(url), keyring=keyring, guard=guard, max_connections=max_connections, retries=retries
     )
+    client.compact = compact
+    return client
 
 
 def connect_to(
@@ -94,9 +103,7 @@ def connect_to(
     if address.scheme == "redis+sentinel":
         client = _through_sentinel(address, options)
     else:
-        pool = BlockingConnectionPool(
-            max_connections=max_connections, timeout=5, **{**options, **_endpoint(address), **address.options}
-        )
+        pool = _Pool(max_connections=max_connections, timeout=5, **{**options, **_endpoint(address), **address.options})
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
     _pack_with_hiredis(client.connection_pool)
     if guard is not None:
@@ -104,6 +111,19 @@ def connect_to(
     client.keyring, client.guard = keyring or _NO_KEYS, guard
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
+
+
+class _Pool(BlockingConnectionPool):  # type: ignore[misc]
+    """A pool that gets each connection back, also from a task that is cancelled while it returns one."""
+
+    async def release(self, connection: Any) -> None:
+        try:
+            await super().release(connection)
+        except asyncio.CancelledError:
+            if connection in self._in_use_connections:  # without this the pool would be smaller by one for ever
+                self._in_use_connections.remove(connection)
+                self._available_connections.append(connection)
+            raise
 
 
 def _pack_with_hiredis(pool: ConnectionPool) -> None:
