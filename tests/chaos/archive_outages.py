@@ -49,7 +49,7 @@ class ArchiveDoor:
     @property
     def environment(self) -> dict[str, str]:
         """The settings with which workers reach the archive through the door."""
-        moved = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}", "VIGIL_AUDIT_REDIS_TTL": "60"}
+        moved = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
         return {**self._server.environment, **moved, "VIGIL_ARCHIVE": f"s3://{BUCKET}/trail"}
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
