@@ -52,8 +52,8 @@ bench: install-dev  ## Load against a local Vigil; prints a table.
 incidents: install-dev  ## Eight incidents, as they show in Sentry; prints the list of issues. VIGIL_TEST_THOROUGH=1: 10,000 jobs.
 	$(BIN)/python -m pytest -q -s tests/telemetry/test_telemetry_incidents.py -k eight
 
-soak: install-dev  ## 2,000 jobs in five minutes under random faults; prints the counts.
-	$(BIN)/python tests/chaos/soak.py
+soak: install-dev  ## Half an hour of jobs under random faults; prints the counts. SOAK="--seconds 120 --jobs 500" for a short one.
+	$(BIN)/python tests/chaos/soak.py $(SOAK)
 
 test-newest:  ## The same tests with the newest releases that pyproject.toml admits, in an environment of their own.
 	@ops/install.sh newest

@@ -35,6 +35,7 @@ from worker.tasks.execution.context import RunContext
 from worker.tasks.execution.lease_renewal import Leases
 from worker.tasks.execution.notifier import Notifier
 from worker.tasks.execution.output_buffer import OutputFlusher
+from worker.tasks.execution.reading_pace import ReadingPace
 from worker.tasks.maintenance.account_monitor import AccountMonitor
 from worker.tasks.maintenance.audit_archiver import AuditArchiver
 from worker.tasks.maintenance.audit_sealer import AuditSealer
@@ -80,6 +81,7 @@ class WorkerComponents:
             accounts=self.accounts,
             leases=leases,
             flusher=OutputFlusher(chunks, leases.mark_lost),
+            reading=ReadingPace(),
             durations=DurationCache(redis, store_clock),
             pace=pace,
         )

@@ -99,7 +99,6 @@ class Broadcaster:
     def __init__(self, redis: Redis) -> None:
         self._keyring = keyring_of(redis)
         self._watchers: dict[str, set[Watcher]] = {}
-        self._text_watchers = 0
         self._subscriber = Subscriber(redis, self._on_message, self._on_subscribed)
         self._subscriber.subscribe(channels.CHANGED)
         self._task: asyncio.Task[None] | None = None
@@ -128,23 +127,19 @@ class Broadcaster:
         """Give a buffer of what happens to the job from now on; with `text`, of its output too."""
         watcher = Watcher(text=text)
         self._watchers.setdefault(job_id, set()).add(watcher)
-        self._count_text_watchers(text)
+        if text:
+            self._subscriber.subscribe(channels.output_chunks_of(job_id))
         if self.closing:
             watcher.close()
         try:
             yield watcher
         finally:
-            self._watchers[job_id].discard(watcher)
-            if not self._watchers[job_id]:
+            left = self._watchers[job_id]
+            left.discard(watcher)
+            if not left:
                 del self._watchers[job_id]
-            self._count_text_watchers(-text)
-
-    def _count_text_watchers(self, step: int) -> None:
-        self._text_watchers += step
-        if step and self._text_watchers:
-            self._subscriber.subscribe(channels.OUTPUT_CHUNKS)
-        elif step:
-            self._subscriber.unsubscribe(channels.OUTPUT_CHUNKS)
+            if text and not any(one.text for one in left):
+                self._subscriber.unsubscribe(channels.output_chunks_of(job_id))
 
     def _all_watchers(self) -> list[Watcher]:
         return [watcher for watchers in self._watchers.values() for watcher in watchers]
@@ -175,8 +170,10 @@ class Broadcaster:
 
     def _on_subscribed(self, channel: str) -> None:
         """Mark everything as missed that may have been published while there was no subscription."""
-        for watcher in self._all_watchers():
-            if channel == channels.CHANGED:
+        if channel == channels.CHANGED:
+            for watcher in self._all_watchers():
                 watcher.mark_changed(None)
-            elif watcher.text:
+            return
+        for watcher in self._watchers.get(channels.job_of(channel), ()):
+            if watcher.text:
                 watcher.mark_missed()

@@ -48,6 +48,7 @@ _THIS = Path(__file__).resolve()
 _STAMPING = _THIS.with_name("stamping.py")
 _LAG_MS, _KB = 250.0, 80.0
 _BATCH = 500
+_MASTER = base64.urlsafe_b64encode(bytes(range(32))).decode()
 _OPENING = 2.0  # seconds that the provider waits before the first delta
 _OK = 200
 
@@ -127,12 +128,12 @@ async def _start(deployment: Deployment, most: int, rate: float, seconds: float)
         "VIGIL_REDIS_URL": valkey.url,
         "OPENAI_API_KEY": "sk-bench",
         "OPENAI_BASE_URL": f"http://{HOST}:{feed}/v1",
-        "VIGIL_ENCRYPTION_KEYS": base64.urlsafe_b64encode(bytes(range(32))).decode(),
+        "VIGIL_ENCRYPTION_KEYS": _MASTER,
         "VIGIL_PROBE_SECONDS": "0",
         "VIGIL_RATE_PER_MINUTE": "0",
         "VIGIL_LOG_FORMAT": "json",
     }
-    key = await new_key(valkey.url)
+    key = await new_key(valkey.url, _MASTER)
     await deployment.start(VIGIL, "api", "--port", str(port), env=env)
     worker = await deployment.start(VIGIL, "worker", "--max-jobs", str(most), env=env)
     _pin(worker.pid)

@@ -30,7 +30,7 @@ from worker.store.envelope import MasterKeyring
 
 HOST = "127.0.0.1"
 VIGIL = Path(sys.executable).with_name("vigil")
-_READY_SECONDS = 30.0
+_READY_SECONDS = 90.0
 _STOP_SECONDS = 8.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ACCEPTED, _REFUSED = 200, 300

@@ -210,7 +210,7 @@ async def test_no_text_after_a_block(acme, worker, redis):
         assert (await stream.next())["data"]["delta"] == "before "
         await worker.block(job_id, output_text="SECRET")
         late = b'1[-1,7,"SECRET"]'
-        await redis.publish(channels.OUTPUT_CHUNKS, f"{job_id}:1 ".encode() + late)
+        await redis.publish(channels.output_chunks_of(job_id), f"{job_id}:1 ".encode() + late)
         assert [e["type"] for e in await stream.remaining()] == ["job.attempt.finished", "job.blocked"]
     async with watching(acme, job_id) as stream:
         events = await stream.remaining()
@@ -277,11 +277,14 @@ async def test_streams_end_when_the_process_does(settings, redis, clock, jobs):
             assert watch.seconds < 2
 
 
-async def test_text_is_subscribed_only_while_someone_watches(acme, redis):
-    job_id = await submitted(acme)
+async def test_text_is_subscribed_only_while_someone_watches_the_job(acme, redis):
+    job_id, other = await submitted(acme), await submitted(acme)
 
     async def listeners():
-        return dict(await redis.pubsub_numsub(channels.OUTPUT_CHUNKS))[channels.OUTPUT_CHUNKS.encode()]
+        rows = await redis.pubsub_numsub(channels.output_chunks_of(job_id), channels.output_chunks_of(other))
+        (_, watched), (_, unwatched) = rows
+        assert unwatched == 0
+        return watched
 
     for _ in range(2):
         async with watching(acme, job_id) as stream:

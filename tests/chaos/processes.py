@@ -67,13 +67,16 @@ class Processes:
         """Whatever the provider still waits for or writes comes at once."""
         self.sim.set_speed(1e6)
 
-    async def start(self, *words: str, python_path: str = "") -> asyncio.subprocess.Process:
-        """A `vigil …` process, of the packages in `python_path` if given; its log goes to a file of its own."""
+    async def start(self, *words: str, python_path: str = "", **settings: str) -> asyncio.subprocess.Process:
+        """A `vigil …` process, of the packages in `python_path` if given, perhaps with settings of its own.
+
+        Its log goes to a file of its own.
+        """
         self._logs += 1
         more = {"PYTHONPATH": python_path} if python_path else {}
         with (self.folder / f"{words[0]}-{self._logs}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                str(VIGIL), *words, env=self.env() | more, stdout=log, stderr=log, cwd=self.folder
+                str(VIGIL), *words, env=self.env() | more | settings, stdout=log, stderr=log, cwd=self.folder
             )
         self._running.append(process)
         return process

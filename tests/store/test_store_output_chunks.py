@@ -63,12 +63,17 @@ async def test_chunks_that_come_after_the_end_are_dropped(redis, jobs, chunks):
 
 
 @pytest.mark.skipif(ON_CLUSTER, reason="redis-py's own reader of messages knows none of a cluster")
-async def test_watchers_receive_chunks_as_they_are_appended(redis, jobs, chunks):
-    held = await running(jobs)
+@pytest.mark.parametrize("release", ["this", "the one before"])
+async def test_watchers_receive_chunks_as_they_are_appended(redis, jobs, chunks, release):
+    held, other = await running(jobs), await running(jobs)
+    out = [PendingChunk(held.job.id, held.token, 1, p) for p in HELLO]
+    unwatched = PendingChunk(other.job.id, other.token, 1, HELLO[0])
+    assert (await chunks.append([unwatched]))[0] == set()
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(channels.OUTPUT_CHUNKS)
+        await pubsub.subscribe(channels.output_chunks_of(held.job.id) if release == "this" else channels.OUTPUT_CHUNKS)
         await pubsub.get_message(timeout=LIMIT)
-        await chunks.append([PendingChunk(held.job.id, held.token, 1, p) for p in HELLO])
+        watched, _ = await chunks.append([*out, unwatched])
+        assert watched == ({held.job.id} if release == "this" else {held.job.id, other.job.id})
         messages = [await pubsub.get_message(timeout=LIMIT) for _ in HELLO]
     assert [parse_message(m["data"], VAULT.cached(held.job.id)) for m in messages] == [
         (held.job.id, 1, p) for p in HELLO

@@ -295,7 +295,11 @@ async def test_the_cost_cap_counts_what_a_lost_attempt_has_cost(redis: ArqRedis,
         # 16 tokens of output fit beside the input, and not once more
         job_id = await stage.submit("[[sim: normal tokens=4000 rate=40]] go", policy={"max_cost_usd": 0.001})
         await stage.reaches(job_id, "output", lambda job: job.attempts and job.attempts[0].first_output_at)
-        await until("text that is stored", lambda: OutputChunks(redis).read(job_id, 1))
+
+        async def some_text_is_stored() -> bool:
+            return sum(len(chunk.text) for chunk in await OutputChunks(redis).read(job_id, 1)) >= 32
+
+        await until("text that is stored", some_text_is_stored)
         await stage.crash(first)
         await stage.lapse(job_id)
         await stage.worker()

@@ -17,7 +17,20 @@ CHANGED: Final = "vigil:changed"
 CONTROL: Final = "vigil:control"
 """`<job id>`: its holder should read the field `ctl`; `<job id> <message>`: for its holder, at once."""
 OUTPUT_CHUNKS: Final = "vigil:pieces"
-"""`<job id>:<attempt> <sealed chunk>`: text of a running answer, for watchers (`output_chunks.parse_message`)."""
+"""`<job id>:<attempt> <sealed chunk>`: text of all running answers, for the API of the release before."""
+
+
+def output_chunks_of(job_id: str) -> str:
+    """Return the channel with the text of one job, whose messages are those of OUTPUT_CHUNKS.
+
+    Who watches one of thousands of answers receives that one alone, and its worker learns that it is watched.
+    """
+    return f"{OUTPUT_CHUNKS}:{job_id}"
+
+
+def job_of(channel: str) -> str:
+    """Return the job whose text is on this channel of `output_chunks_of`."""
+    return channel.removeprefix(f"{OUTPUT_CHUNKS}:")
 
 
 class ControlMessage(NamedTuple):

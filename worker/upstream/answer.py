@@ -49,12 +49,12 @@ class UpstreamAnswer:
         "_on",
         "_opening",
         "_refused",
-        "_response",
         "_send",
         "_sniff",
         "_splitter",
         "_stopped",
         "_surrogates",
+        "_unclosed",
         "_utf8_decoder",
     )
 
@@ -68,7 +68,7 @@ class UpstreamAnswer:
         refused: Callable[[int, bytes], bool] | None = None,
     ) -> None:
         """`refused(status, body)`: returns whether the next request will differ after this refusal."""
-        self._send = send
+        self._send: Callable[[], Coroutine[Any, Any, httpx2.Response]] | None = send  # None once it was sent
         self._on: RequestKind = on
         self._asked_chat = chat
         self._carrier: Carrier = "chat_chunk" if chat else "error_event"
@@ -77,7 +77,7 @@ class UpstreamAnswer:
         self._refused = refused
         self._splitter = SseSplitter()
         self._opening: asyncio.Task[httpx2.Response] | None = None
-        self._response: httpx2.Response | None = None
+        self._unclosed: AnswerBody | None = None
         self._body: AnswerBody | None = None
         self._sniff = BodySniffer("")
         self._utf8_decoder: Utf8Decoder | None = Utf8Decoder()  # None once the body is known to be UTF-8
@@ -91,9 +91,10 @@ class UpstreamAnswer:
         """Return the next events, or an empty list at the end. The first call sends the request."""
         body = self._body
         if body is None:
-            if self._ended or self._stopped or self._opening is not None:
+            send, self._send = self._send, None
+            if self._ended or self._stopped or send is None:
                 return []  # a request that was interrupted while it was sent may have run: it is never sent again
-            return await self._open()
+            return await self._open(send)
         try:
             while True:
                 chunk = await body.read()
@@ -124,10 +125,10 @@ class UpstreamAnswer:
             self._opening.cancel()
         await self._close()
 
-    async def _open(self) -> list[StreamEvent]:
-        self._opening = asyncio.ensure_future(self._send())
+    async def _open(self, send: Callable[[], Coroutine[Any, Any, httpx2.Response]]) -> list[StreamEvent]:
+        self._opening = asyncio.ensure_future(send())
         try:
-            response = self._response = await self._opening
+            response = await self._opening
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._stopped and not (task and task.cancelling()):
@@ -143,10 +144,12 @@ class UpstreamAnswer:
         except Exception as error:  # noqa: BLE001 - the room's border: nothing foreign passes
             self._ended = True
             return [closed_from(error, opened=False)]
+        self._opening = None  # with the response it would keep the request, prompt and all, as long as the stream lasts
+        body = self._unclosed = cast("AnswerBody", response.extensions[BODY])
         if self._stopped:
             await self._close()
             return []
-        self._body = cast("AnswerBody", response.extensions[BODY])
+        self._body = body
         self._sniff = BodySniffer(response.headers.get("content-type", "").partition(";")[0].strip().lower())
         return [opened_from(response.status_code, response.headers, resumed=self._on != "create")]
 
@@ -215,6 +218,8 @@ class UpstreamAnswer:
             if self._surrogates is None:
                 self._surrogates = SurrogateJoiner()
             data = parse_surrogates(payload)
+        if self._chat is None and self._surrogates is None and type(data) is dict and "type" in data:
+            return translate(data)
         return self._event(data)
 
     def _done(self) -> list[StreamEvent]:
@@ -336,7 +341,7 @@ class UpstreamAnswer:
         return events
 
     async def _close(self) -> None:
-        response, self._response = self._response, None
-        if response is not None:
+        body, self._unclosed = self._unclosed, None
+        if body is not None:
             with contextlib.suppress(Exception):  # the connection may be broken already
-                await response.aclose()
+                await body.aclose()

@@ -107,10 +107,12 @@ class Session:
                 if not batch:
                     break
                 first = batch[0]
-                if type(first) is Delta and floor is None and len(batch) == 1 and first.sequence is not None:
-                    self.sequence = first.sequence  # the common case, the only one that must be cheap
-                    yield batch
-                    continue
+                if type(first) is Delta and floor is None and (len(batch) == 1 or _only_deltas(batch)):
+                    number = batch[-1].sequence  # type: ignore[union-attr]
+                    if number is not None:
+                        self.sequence = number  # the common case, the only one that must be cheap
+                        yield batch
+                        continue
                 if type(first) is Opened:
                     opened = loop.time()
                 passed, end = self._filter(batch, floor)
@@ -364,3 +366,10 @@ class Session:
 def _is_block(event: StreamEvent) -> bool:
     """Return whether an error event inside the stream has the code of a block."""
     return type(event) is StreamError and classify.fault(event).outcome is Outcome.BLOCKED
+
+
+def _only_deltas(batch: list[StreamEvent]) -> bool:
+    for event in batch:  # noqa: SIM110  for each delta of every stream: a generator would cost more than it looks at
+        if type(event) is not Delta or event.sequence is None:
+            return False
+    return True

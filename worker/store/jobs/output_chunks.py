@@ -45,8 +45,8 @@ class OutputChunks:
     def __init__(self, redis: ArqRedis) -> None:
         self._redis, self._scripts = redis, Scripts(redis)
 
-    async def append(self, outgoing: Sequence[PendingChunk]) -> tuple[int, list[str]]:
-        """Append and publish chunks; return the number of subscribers, and the jobs whose lease is lost."""
+    async def append(self, outgoing: Sequence[PendingChunk]) -> tuple[set[str], list[str]]:
+        """Append and publish chunks; return the jobs that somebody watches, and those whose lease is lost."""
         ciphers = await ciphers_for_writing(self._redis, {one.job_id for one in outgoing})
         sealed = [
             SealedChunk(job_id, token, attempt, ciphers[job_id].seal(text_field(attempt), chunk))
@@ -89,7 +89,7 @@ def _parse_chunk(job_id: str, content: Any) -> OutputChunk:
 
 
 def parse_message(raw: bytes, cipher: JobCipher | None) -> tuple[str, int, OutputChunk]:
-    """Parse a message on OUTPUT_CHUNKS: (job id, attempt, chunk). `cipher`: the job's; None = encryption is off.
+    """Parse a message with text: (job id, attempt, chunk). `cipher`: the job's; None = encryption is off.
 
     Raises ContentDamaged.
     """

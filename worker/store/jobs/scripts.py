@@ -266,17 +266,17 @@ class Scripts:
         reply = await self._renew(keys=names, args=[lease_ms, *flat])
         return [message.decode(errors="replace") for message in reply]
 
-    async def append_output(self, chunks: Sequence[SealedChunk]) -> tuple[int, list[str]]:
+    async def append_output(self, chunks: Sequence[SealedChunk]) -> tuple[set[str], list[str]]:
         """Append and publish chunks.
 
-        Return the number of subscribers and the jobs whose lease is lost, of which nothing was stored.
+        Return the jobs that somebody watches, and those whose lease is lost, of which nothing was stored.
         """
         names, args = list[str](), list[CommandArg]([channels.OUTPUT_CHUNKS])
         for job_id, token, attempt, sealed in chunks:
             names += (keys.job(job_id), keys.text(job_id, attempt))
             args += (token, f"{job_id}:{attempt}", sealed)
-        subscribers, *lost = await self._append_output(keys=names, args=args)
-        return int(subscribers), [chunks[int(number) - 1].job_id for number in lost]
+        watched, lost = await self._append_output(keys=names, args=args)
+        return {chunks[number - 1].job_id for number in watched}, [chunks[number - 1].job_id for number in lost]
 
 
 def _claim_reply(row: Sequence[bytes]) -> ClaimReply:

@@ -149,7 +149,8 @@ class ActiveAttempts:
             resumed=attempt.resumed,
         )
         session = Session(account.provider, call, resume, sleep=context.clock.sleep, send_gate=go)
-        reader = StreamReader(attempt.number, session, watch, text, self._inbox, context.clock.monotonic)
+        now = context.clock.monotonic
+        reader = StreamReader(attempt.number, session, watch, text, self._inbox, now, context.reading)
         self.readers[attempt.number] = reader
         reader.start()
 

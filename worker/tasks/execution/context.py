@@ -14,6 +14,7 @@ from worker.store.provider.durations import DurationCache
 from worker.tasks.account_connections import AccountConnections
 from worker.tasks.execution.lease_renewal import Leases
 from worker.tasks.execution.output_buffer import OutputFlusher
+from worker.tasks.execution.reading_pace import ReadingPace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +31,6 @@ class RunContext:
     accounts: AccountConnections
     leases: Leases
     flusher: OutputFlusher
+    reading: ReadingPace
     durations: DurationCache
     pace: PaceRules

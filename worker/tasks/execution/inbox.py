@@ -63,24 +63,38 @@ def parse_control(text: str) -> Message:
 class Inbox:
     """The messages of one run, oldest first."""
 
+    __slots__ = ("_arrived", "_messages")
+
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Message] = asyncio.Queue()
+        # a queue of asyncio costs 2.5 kB, and every waiting job has an inbox
+        self._messages: list[Message] = []
+        self._arrived: asyncio.Future[None] | None = None
 
     def put(self, message: Message) -> None:
         """Add a message; never blocks."""
-        self._queue.put_nowait(message)
+        self._messages.append(message)
+        _wake(self._arrived)
 
     async def get(self, timeout: float) -> Message | None:  # noqa: ASYNC109  its end is an answer, no error
         """Return the next message, or None if none comes within `timeout` seconds (inf: wait for ever)."""
-        try:
-            async with asyncio.timeout(max(0.0, timeout) if math.isfinite(timeout) else None):
-                return await self._queue.get()
-        except TimeoutError:
-            return None
+        if not self._messages:
+            loop = asyncio.get_running_loop()
+            self._arrived = arrived = loop.create_future()
+            timer = loop.call_later(max(0.0, timeout), _wake, arrived) if math.isfinite(timeout) else None
+            try:
+                await arrived
+            finally:
+                self._arrived = None
+                if timer is not None:
+                    timer.cancel()
+        return self._messages.pop(0) if self._messages else None
 
     def drain(self) -> list[Message]:
         """Return all messages that are here now."""
-        messages: list[Message] = []
-        while not self._queue.empty():
-            messages.append(self._queue.get_nowait())
+        messages, self._messages = self._messages, []
         return messages
+
+
+def _wake(arrived: asyncio.Future[None] | None) -> None:
+    if arrived is not None and not arrived.done():
+        arrived.set_result(None)

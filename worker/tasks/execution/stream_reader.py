@@ -31,6 +31,7 @@ from worker.safety.stream import (
 from worker.safety.watch import AttemptWatch
 from worker.tasks.execution.inbox import Control, Inbox, SignalsReady
 from worker.tasks.execution.output_buffer import OutputBuffer
+from worker.tasks.execution.reading_pace import ReadingPace
 from worker.upstream.client import CancelResult
 from worker.upstream.session import Session
 
@@ -49,12 +50,13 @@ class StreamReader:
         text: OutputBuffer,
         inbox: Inbox,
         now: Callable[[], float],
+        pace: ReadingPace,
     ) -> None:
         self.number, self.session, self.watch, self.text = number, session, watch, text
-        self._inbox, self._now = inbox, now
+        self._inbox, self._now, self._pace = inbox, now, pace
         self.message: str | None = None  # the provider's own words on the error that counts: content, never recorded
         self._message_weight = -1
-        self._other_texts: deque[str] = deque()  # the newest output that is no text: reasoning, arguments, refusals
+        self._other_texts: deque[str] | None = None  # the newest output that is no text: reasoning, arguments, refusals
         self._other_length = 0
         self._signals: list[Signal] = []
         self._cancelling: asyncio.Task[CancelResult] | None = None
@@ -69,25 +71,36 @@ class StreamReader:
         self._task.add_done_callback(lambda _: self._inbox.put(Control.READER_CHANGED))
 
     async def _read(self) -> None:
-        watch, text, now = self.watch, self.text, self._now
+        self._pace.streams += 1
+        try:
+            await self._read_all()
+        finally:
+            self._pace.streams -= 1
+
+    async def _read_all(self) -> None:
+        watch, text, now, pace = self.watch, self.text, self._now, self._pace
         async with contextlib.aclosing(self.session.batches()) as batches:
             async for batch in batches:
-                at = now()
+                at, only_text = now(), True
                 for event in batch:
                     if type(event) is Delta and event.kind == "text" and event.text:
                         found = watch.delta(event.sequence, at, len(event.text))
                         if found is None:
                             text.add(event.sequence, event.text)
                         elif found == "signals":
+                            only_text = False
                             text.add(event.sequence, event.text)
                             self._emit(watch.take_signals())
                     else:
+                        only_text = False
                         self._keep_words(event)
                         self._emit(watch.feed(event, at))
                         if watch.next_tick() < self._awaited:
                             self._inbox.put(Control.READER_CHANGED)
                 if watch.verdict is not None:
                     return
+                if only_text and pace.in_slices and not text.watched:
+                    await pace.rest()
         self._emit(watch.feed(Closed("clean"), now()))  # a session that just stops has given no terminal event
 
     def _keep_words(self, event: StreamEvent) -> None:
@@ -110,6 +123,8 @@ class StreamReader:
                 pass
 
     def _keep_other(self, piece: str) -> None:
+        if self._other_texts is None:
+            self._other_texts = deque()
         piece = piece[-_MAX_OTHER_CHARACTERS:]
         self._other_texts.append(piece)
         self._other_length += len(piece)
@@ -119,7 +134,7 @@ class StreamReader:
     @property
     def answer_texts(self) -> list[str]:
         """Return what the attempt has put out: its text, and the newest of everything else."""
-        return [str(self.text), "".join(self._other_texts)]
+        return [str(self.text), "".join(self._other_texts or ())]
 
     def _emit(self, signals: list[Signal]) -> None:
         if signals:
