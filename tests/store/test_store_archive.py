@@ -15,7 +15,7 @@ from worker.audit.export import FileProof, manifest, read_manifest
 from worker.clock import Clock
 from worker.store import keys
 from worker.store.archive.archive_state import ArchiveStates
-from worker.store.archive.audit_archive import ArchiveUnavailable, AuditArchive
+from worker.store.archive.audit_archive import AuditArchive, TrailArchiveUnavailable
 from worker.store.audit.archive_lag import archive_lag
 from worker.store.audit.content_reads import CONTENT_READ
 from worker.store.audit.export import Export
@@ -159,9 +159,9 @@ async def test_a_crash_between_segment_and_manifest_entry_is_made_good(trail, mo
     await trail.sealed.seal()
 
     async def crash(*_):
-        raise ArchiveUnavailable("write", "the process ended here")
+        raise TrailArchiveUnavailable("write", "the process ended here")
 
-    with monkeypatch.context() as patch, pytest.raises(ArchiveUnavailable):
+    with monkeypatch.context() as patch, pytest.raises(TrailArchiveUnavailable):
         patch.setattr(trail.archive, "put_entry", crash)
         await trail.archiver().run(now=True)
     assert (await trail.state()).entry == 4
@@ -187,9 +187,9 @@ async def test_during_an_outage_redis_keeps_the_trail_and_the_lag_is_told(trail,
     rows, hasty = await trail.redis.xlen(keys.AUDIT), s3.open(trail.store.address.bucket, "vigil", HASTY)
     archive = AuditArchive(hasty)
     with s3.silent():
-        with pytest.raises(ArchiveUnavailable, match="unreachable"):
+        with pytest.raises(TrailArchiveUnavailable, match="unreachable"):
             await Archiver(trail.redis, Clock(), archive, SIGNER, TRUSTED, 3600).run(now=True)
-        with pytest.raises(ArchiveUnavailable, match="unreachable"):
+        with pytest.raises(TrailArchiveUnavailable, match="unreachable"):
             await Trimming(trail.redis, Clock()).run(await trail.state(), archive, AT_ONCE)
         assert await trail.redis.xlen(keys.AUDIT) == rows
         assert await archive_lag(trail.redis, Clock()) > 0

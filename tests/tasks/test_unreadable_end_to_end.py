@@ -16,6 +16,7 @@ import httpx2
 import pytest
 from appeal_note import write_appeal_note
 from arq.connections import ArqRedis
+from fleeting_keys import FLEETING
 from full_stack import FullStack, full_stack
 from in_process import LUNA, SOL, until
 from spoiling import GARBAGE, HOWS, spoil
@@ -34,6 +35,7 @@ from worker.store.connection.pool import keyring_of
 from worker.store.console_access import ConsoleAccess
 from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.streamed_chunks import StreamedChunks
+from worker.store.key_kinds import kind_of
 from worker.store.lifecycle.legal_holds import LegalHolds
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats.worker_registry import record_heartbeat
@@ -94,35 +96,6 @@ NEVER = {
     *("aside", "asides", "probe", "unmoved"),  # what was set aside itself; a key that is only written, or never
     *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
 }
-FLEETING = {
-    **dict.fromkeys((keys.LIMITS, keys.limit_apps("rate:x"), keys.limit_line("rate:x", "acme")), "zset"),
-    keys.places("model:default:x"): "set",
-    **dict.fromkeys((keys.INCIDENTS, keys.RETENTION_TIMES, keys.MIGRATIONS), "hash"),
-    **dict.fromkeys((keys.RETENTION_AGAIN, keys.MIGRATION_LOCK, keys.ARCHIVE, keys.ARCHIVING_LOCK), "string"),
-    **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.app_queue("acme")), "zset"),
-    **dict.fromkeys((keys.LATER, keys.target_queue("we_x"), keys.ledger("x", "blocks")), "zset"),
-    **dict.fromkeys(
-        (keys.RING_POSITION, keys.ROUTER_LOCK, keys.SEALING_LOCK, keys.rate("acme"), keys.RETENTION_SEAL), "string"
-    ),
-    **dict.fromkeys(
-        (keys.webhook_refused("job_x"), keys.warning("x"), keys.access_probe_lock("x"), keys.account_state("account")),
-        "string",
-    ),
-    **dict.fromkeys(
-        (keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x"), keys.account_scope("x")), "string"
-    ),
-    **dict.fromkeys((keys.callers("acme", "x"), keys.CONVERSATION + "acme:conv_x"), "hash"),
-    **dict.fromkeys(
-        (keys.API_PROCESSES, keys.API_HEARTBEATS, keys.relayed("running", "acme"), keys.HOLDING_BACK), "zset"
-    ),
-    **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE, keys.UNNOTED_QUARANTINES), "set"),
-    **dict.fromkeys((keys.in_flight("we_x"), keys.ALLOWANCE + "to_x"), "hash"),
-    **dict.fromkeys((keys.DELAYED + "full:acme", keys.HELD_BACK + "acme", keys.relayed("waiting", "acme")), "zset"),
-    **dict.fromkeys((keys.COMPACTION_DUE, keys.OUTPUT_OBJECTS, keys.UNARCHIVED), "zset"),
-    **dict.fromkeys((keys.outbox_clock("acme"), keys.OBJECTS_LOCK), "string"),
-    keys.text("job_x", 1): "list",
-}
-"""Keys that need not stand in Redis at the moment when they are listed, with their types: they are made, spoiled."""
 
 
 @dataclass
@@ -245,7 +218,7 @@ class Living:
             await getattr(self.redis, wrong)(name, *words.get(wrong, (GARBAGE,)))
         try:
             others = await self.others(before, f"{name}: {how}")
-            self.table[keys.kind_of(name), how] = (await self.own(""), others)
+            self.table[kind_of(name), how] = (await self.own(""), others)
         except AssertionError as fault:
             self.faults.append(f"{name}: {how}: {str(fault)[:300]}")
 
@@ -348,7 +321,7 @@ async def fill(vigil: Living) -> None:
     await ConsoleAccess(redis, clock).create_link("key_x")
 
     async def everything() -> bool:
-        return keys.KINDS - set(await cells(redis)) - {keys.kind_of(name) for name in FLEETING} <= NEVER
+        return keys.KINDS - set(await cells(redis)) - {kind_of(name) for name in FLEETING} <= NEVER
 
     await until("a key of each kind that the table in ops/design/redis-keys.md names", everything)
 
@@ -365,7 +338,7 @@ async def cells(redis: ArqRedis) -> dict[str, bytes]:
     """One key of each kind that stands in Redis now, the spoiled app's where there is a choice."""
     found: dict[str, bytes] = {}
     for name in sorted(await redis.keys("vigil:*"), key=_mine_first):
-        kind = keys.kind_of(name.decode())
+        kind = kind_of(name.decode())
         assert kind != "other", f"{name!r} is no key of the table in ops/design/redis-keys.md"
         if kind not in NEVER and not await _of_theirs(redis, name):
             found.setdefault(kind, name)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from types import FunctionType
 from typing import Final
 
 from worker.jobs.account_name import DEFAULT_ACCOUNT
@@ -384,21 +381,3 @@ def secret(name: str) -> str:
 
 def aside(key: str) -> str:
     return ASIDE + key
-
-
-def _spelled() -> Iterator[str]:
-    """Yield the names of keys, or how they begin, that stand in this file."""
-    for value in list(globals().values()):
-        yield from [value] if isinstance(value, str) else ()
-        if isinstance(value, FunctionType) and value.__module__ == __name__:
-            yield from (part for part in value.__code__.co_consts if isinstance(part, str))
-
-
-KINDS: Final = frozenset(kind for name in _spelled() for kind in re.findall(r"vigil:([a-z]+)", name))
-"""The kinds of keys: the word behind `vigil:`. ops/design/redis-keys.md describes each."""
-
-
-def kind_of(key: str) -> str:
-    """Return the kind of a key; "other" for one that is not in this file."""
-    kind = key.split(":")[1] if key.startswith("vigil:") else ""
-    return kind if kind in KINDS else "other"

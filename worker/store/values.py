@@ -19,8 +19,8 @@ from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, UnreadableReason
 from worker.jobs.frozen import NEWER_SCHEMA
 from worker.jobs.stored_fields import NewerSchema
-from worker.store import keys
 from worker.store.errors import is_wrong_type, store_errors
+from worker.store.key_kinds import kind_of
 from worker.telemetry.events import emit
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ def report_unreadable(error: RecordUnreadable) -> None:
     _reported.move_to_end(name)
     while len(_reported) > _MAX_REPORTED:
         _reported.popitem(last=False)
-    emit("record.unreadable", what=keys.kind_of(error.key), code=error.why, **_job_field(error.key))
+    emit("record.unreadable", what=kind_of(error.key), code=error.why, **_job_field(error.key))
 
 
 def _job_field(key: str) -> dict[str, str]:

@@ -32,7 +32,7 @@ _SEGMENTS_KEPT: Final = 3
 _AT_ONCE: Final = 8
 
 
-class ArchiveUnavailable(StoreUnavailable):
+class TrailArchiveUnavailable(StoreUnavailable):
     """The archive can't answer; the trail that is only there can't be read now."""
 
 
@@ -149,15 +149,15 @@ class AuditArchive:
         except ObjectStoreError as error:
             if error.code == "access_denied":
                 return False
-            raise ArchiveUnavailable("delete from the archive", error.reason) from None
+            raise TrailArchiveUnavailable("delete from the archive", error.reason) from None
         return True
 
     async def _call(self, call: Awaitable[V]) -> V:
-        failed: ArchiveUnavailable
+        failed: TrailArchiveUnavailable
         try:
             return await call
         except ObjectStoreError as error:
-            failed = ArchiveUnavailable(f"the archive {self.address}", error.reason)
+            failed = TrailArchiveUnavailable(f"the archive {self.address}", error.reason)
         raise failed
 
 

@@ -10,7 +10,7 @@ from worker.store.archive.attached import archive_of
 
 
 async def archived_seals(redis: ArqRedis) -> list[Seal]:
-    """Return the seals of all segments that are not over, in order. Raises ArchiveDamaged, ArchiveUnavailable.
+    """Return the seals of all segments that are not over, in order. Raises ArchiveDamaged, TrailArchiveUnavailable.
 
     After a segment that a hold kept, those between it and the first that is not over are missing: it is left out.
     """

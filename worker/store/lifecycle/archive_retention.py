@@ -44,7 +44,7 @@ class ArchiveRetention:
         self._keep, self._longest = max(keep.audit, keep.result), max(keep.audit, keep.result, keep.audit_max or 0)
 
     async def run(self, state: ArchiveState) -> int:
-        """Remove what is over; return how many records went. Raises ArchiveDamaged, ArchiveUnavailable."""
+        """Remove what is over; return how many records went. Raises ArchiveDamaged, TrailArchiveUnavailable."""
         due, kept = await self._due(state), await self._kept(state)
         before = await self._archive.entry(state.retention) if state.retention else None
         holds = await self._holds.names()

@@ -55,7 +55,7 @@ class Archiver:
     async def run(self, *, now: bool = False) -> int:
         """Archive what is due (`now`: all that is sealed); return how many records went.
 
-        Raises ArchiveRefused, or ArchiveUnavailable when the archive can't be reached.
+        Raises ArchiveRefused, or TrailArchiveUnavailable when the archive can't be reached.
         """
         total = 0
         while parts := await self._next_parts(state := await self.state(), now=now):

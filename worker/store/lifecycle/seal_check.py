@@ -15,6 +15,7 @@ from worker.store.end_users.quarantine_rows import row_name
 from worker.store.envelope import kid_in_text
 from worker.store.errors import store_errors
 from worker.store.jobs.unreadable_records import read_job
+from worker.store.key_kinds import kind_of
 from worker.store.lifecycle.record_tags import mac_name
 from worker.store.record_mac import RecordMacs
 from worker.store.values import pipeline_replies, reporting_unreadable
@@ -56,7 +57,7 @@ async def count_unsealed(redis: ArqRedis) -> SealCounts:
         by_kind: dict[str, list[str]] = {}
         for name in names:
             text = name.decode(errors="replace")
-            by_kind.setdefault(keys.kind_of(text), []).append(text)
+            by_kind.setdefault(kind_of(text), []).append(text)
         jobs = by_kind.get("job", []) if looked < _MAX_JOBS else []
         counts.all_jobs = counts.all_jobs and len(jobs) == len(by_kind.get("job", []))
         looked += len(jobs)

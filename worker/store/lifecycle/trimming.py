@@ -42,7 +42,7 @@ class Trimming:
     async def run(self, state: ArchiveState, archive: AuditArchive, ttl: float) -> int:
         """Remove what was written longer ago than `ttl` seconds; return how many records went.
 
-        Raises ArchiveRefused, ArchiveDamaged or ArchiveUnavailable: then nothing more went.
+        Raises ArchiveRefused, ArchiveDamaged or TrailArchiveUnavailable: then nothing more went.
         """
         edge, gone = to_ms(self._clock.now()) - ttl * 1000, 0
         number = await archive.first_entry_at(_next(state.cleared), state.entry)

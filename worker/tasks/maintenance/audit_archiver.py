@@ -20,7 +20,7 @@ from worker.jobs.errors import RecordUnreadable, StoreUnavailable
 from worker.settings import Settings
 from worker.store.archive.archive_state import ArchiveStates
 from worker.store.archive.attached import archive_of
-from worker.store.archive.audit_archive import ArchiveDamaged, ArchiveUnavailable, AuditArchive
+from worker.store.archive.audit_archive import ArchiveDamaged, AuditArchive, TrailArchiveUnavailable
 from worker.store.audit.archive_lag import archive_lag
 from worker.store.connection import locks
 from worker.store.jobs.repository import retention_of
@@ -64,7 +64,7 @@ class AuditArchiver:
             trimmed = await Trimming(self._redis, self._clock).run(await archiver.state(), archive, ttl)
             removal = ArchiveRetention(self._redis, self._clock, archive, signer, keep)
             removed = await removal.run(await archiver.state())
-        except (ArchiveRefused, ArchiveDamaged, ArchiveUnavailable, BadSeal, RecordUnreadable) as error:
+        except (ArchiveRefused, ArchiveDamaged, TrailArchiveUnavailable, BadSeal, RecordUnreadable) as error:
             lag = await archive_lag(self._redis, self._clock) or 0
             if await locks.should_warn(self._redis, "unarchived", _REPORT_S):
                 emit("audit.unarchived", error=type(error).__name__, lag_seconds=round(lag))
