@@ -112,13 +112,10 @@ FLEETING = {
         (keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x"), keys.account_scope("x")), "string"
     ),
     **dict.fromkeys((keys.callers("acme", "x"), keys.CONVERSATION + "acme:conv_x"), "hash"),
-    **dict.fromkeys(
-        (keys.API_PROCESSES, keys.API_HEARTBEATS, keys.relayed("running", "acme"), keys.HOLDING_BACK), "zset"
-    ),
+    **dict.fromkeys((keys.API_PROCESSES, keys.API_HEARTBEATS, keys.COMPACTION_DUE, keys.HOLDING_BACK), "zset"),
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE, keys.UNNOTED_QUARANTINES), "set"),
     **dict.fromkeys((keys.in_flight("we_x"), keys.ALLOWANCE + "to_x"), "hash"),
-    **dict.fromkeys((keys.DELAYED + "full:acme", keys.HELD_BACK + "acme", keys.relayed("waiting", "acme")), "zset"),
-    keys.COMPACTION_DUE: "zset",
+    **dict.fromkeys((keys.DELAYED + "full:acme", keys.HELD_BACK + "acme", keys.relayed("running", "x")), "zset"),
     keys.outbox_clock("acme"): "string",
     keys.text("job_x", 1): "list",
 }
