@@ -46,6 +46,14 @@ class DeploymentState:
         self.queue_places, self._accounts = queue_places, accounts
         self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
 
+    def partitions(self) -> list[str]:
+        """Return the names of the partitions, home first; none of a deployment with one store."""
+        return []
+
+    def away(self) -> dict[str, str]:
+        """Return why the partitions that can't be used now can't, by name."""
+        return {}
+
     async def queue(self, apps: Sequence[str] | None = None) -> QueueDepths:
         """Return how many jobs are in each state of the queue; `apps`: all apps, if they were listed lately."""
         return await queue_depth.depths(self._redis, self._clock, apps)
