@@ -50,6 +50,7 @@ class Settings(BaseSettings):
 
     redis_url: str | None = None
     new_apps_partitions: Annotated[tuple[str, ...], NoDecode] = ()
+    cli_partition: str | None = None
     allow_eviction: bool = False
     allow_lossy_restart: bool = False
     data_dir: Path = Path(".vigil")

@@ -82,11 +82,15 @@ def _with_kept_keys(settings: Settings, faults: list[str]) -> Settings:
 
 def _partition_faults(settings: Settings) -> list[str]:
     names = [one.name for one in settings.partitions]
-    unknown = [name for name in settings.new_apps_partitions if name not in names]
-    fault = (
-        "VIGIL_NEW_APPS_PARTITIONS: must be names that VIGIL_REDIS_URL gives to stores, separated by commas; known: "
-    )
-    return [fault + ", ".join(names)] if unknown else []
+    given = {
+        "VIGIL_NEW_APPS_PARTITIONS": settings.new_apps_partitions,
+        "VIGIL_CLI_PARTITION": (settings.cli_partition,) if settings.cli_partition is not None else (),
+    }
+    return [
+        f"{variable}: must name stores of VIGIL_REDIS_URL; known: {', '.join(names)}"
+        for variable, chosen in given.items()
+        if not set(chosen) <= set(names)
+    ]
 
 
 def _account_faults(settings: Settings) -> list[str]:

@@ -18,14 +18,15 @@ from worker.store.connection.replay_check import check_replay
 from worker.store.errors import store_errors
 
 
-async def check_partition(redis: ArqRedis, settings: Settings) -> None:
+async def check_partition(redis: ArqRedis, settings: Settings, *, remember: bool = True) -> None:
     """Raise UnsafeStore unless the store behind this client is the partition of these settings.
 
-    A new one is given its name, if the deployment has several. Raises StoreUnavailable.
+    `remember`: give a new one its name, if the deployment has several. Raises StoreUnavailable.
     """
     own, names = settings.partition, [one.name for one in settings.partitions]
     try:
-        known = await _known(redis, {"name": own.name, "home": own.is_home} if len(names) > 1 else None)
+        new = {"name": own.name, "home": own.is_home} if len(names) > 1 and remember else None
+        known = await _known(redis, new)
         pinned = await _pinned(redis) if known is not None and own.is_home else []
     except RecordUnreadable as error:
         raise UnsafeStore(
