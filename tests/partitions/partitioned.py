@@ -63,7 +63,7 @@ class Api:
     async def settled(self, app: str, job_id: str) -> dict[str, Any]:
         async def look() -> Any:
             found = await self.get(app, f"/v1/jobs/{job_id}")
-            return found if found["status"] in {"succeeded", "failed", "blocked", "expired", "cancelled"} else None
+            return found if found["status"] in {"completed", "failed", "blocked", "expired", "cancelled"} else None
 
         return dict(await until(f"{job_id} to settle", look))
 
