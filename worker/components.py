@@ -52,7 +52,7 @@ from worker.tasks.request_relay import RequestRelay
 from worker.upstream.client import Provider
 
 
-class ProcessParts:
+class WorkerParts:
     """What a worker has once, however many partitions it serves: models, clients of the provider, slots."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
@@ -78,7 +78,7 @@ class WorkerComponents:
         worker_id: str,
         run: Callable[[WorkerComponents, ClaimedJob], Coroutine[Any, Any, None]],
         state: Callable[[WorkerComponents], dict[str, object]],
-        parts: ProcessParts,
+        parts: WorkerParts,
     ) -> None:
         self.partition, self.redis = settings.partition, redis
         self.running = 0

@@ -17,7 +17,7 @@ from arq.connections import ArqRedis
 
 from worker import embedded
 from worker.clock import Clock
-from worker.components import ProcessParts, WorkerComponents
+from worker.components import WorkerComponents, WorkerParts
 from worker.jobs.errors import StoreChanged, StoreRefused, StoreUnavailable, UnsafeStore
 from worker.settings import Settings
 from worker.store.connection.durability import check_durability
@@ -67,7 +67,7 @@ class WorkerProcess:
         clock = clock or Clock()
         self.id = worker_name(clock)
         self._settings = settings
-        self.parts = ProcessParts(settings, clock)
+        self.parts = WorkerParts(settings, clock)
         served = stores if redis is None else [PartitionStore(settings, redis)]
         self.partitions = [
             WorkerComponents(one.settings, one.redis, clock, self.id, self._run, self._state, self.parts)

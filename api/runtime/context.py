@@ -89,7 +89,7 @@ class ScrapeCache:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessParts:
+class SharedObjects:
     """What a process has once, however many partitions it serves."""
 
     catalogue: Catalogue
@@ -102,7 +102,7 @@ class ProcessParts:
     background: BackgroundWork
 
     @classmethod
-    def of(cls, settings: Settings) -> ProcessParts:
+    def of(cls, settings: Settings) -> SharedObjects:
         """Build them from the settings."""
         limits = RequestLimits(settings)
         return cls(
@@ -170,13 +170,13 @@ class AppContext:
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
-def build_context(settings: Settings, redis: Redis, clock: Clock, shared: ProcessParts | None = None) -> AppContext:
+def build_context(settings: Settings, redis: Redis, clock: Clock, shared: SharedObjects | None = None) -> AppContext:
     """Build the context on one Redis client; `shared`: what it has in common with those of other partitions."""
     given_secrets = {}
     if settings.identifier_secret is not None:
         given_secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
     limits = quarantine_limits(settings)
-    shared = shared or ProcessParts.of(settings)
+    shared = shared or SharedObjects.of(settings)
     catalogue, accounts = shared.catalogue, shared.accounts
     key_uses = KeyUseLog(KeyUses(redis), clock)
     secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock, key_uses)
@@ -189,6 +189,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock, shared: Proces
     named: dict[str, Any] = {"partition": settings.partition.name} if len(settings.partitions) > 1 else {}
     store_watch = StoreWatch(redis, clock, "api", lambda: check_store_of(redis, settings), memory, **named)
     broadcaster = Broadcaster(redis)
+    ledger = EndUserLedger(redis, clock, settings.quarantine_window_seconds, settings.quarantine_blocks)
     return AppContext(
         settings=settings,
         clock=clock,
@@ -213,7 +214,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock, shared: Proces
         endpoints=Endpoints(redis, clock),
         outbox=outbox,
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, accounts, notices, places),
+        deployment=DeploymentState(redis, clock, catalogue, accounts, notices, places, ledger),
         broadcaster=broadcaster,
         resolver=shared.resolver,
         name_check=NameCheck(shared.resolver, clock, AddressPolicy.of(settings)),
@@ -229,7 +230,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock, shared: Proces
         audit_access=AuditAccess(redis, clock, settings, background),
         trail_check=TrailCheck(redis, clock, settings, background),
         retention=RetentionChange(redis, clock, settings),
-        ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds, settings.quarantine_blocks),
+        ledger=ledger,
         loss_report=LossReport(redis),
         appeals=Appeals(redis, clock),
         appeal_notes=AppealNotes(redis),

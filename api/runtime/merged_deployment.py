@@ -19,6 +19,7 @@ from worker.safety.endpoint import EndpointFit
 from worker.store.admission.circuit_breaker import OpenCircuit
 from worker.store.admission.pace_state import PacingView
 from worker.store.admission.pauses import Kind, Pause, Pauses
+from worker.store.end_users.end_user_ledger import FlaggedEndUser, merged_end_users
 from worker.store.provider.account_state import AccountState
 from worker.store.provider.durations import Durations
 from worker.store.provider.request_counts import RequestBucket
@@ -57,6 +58,11 @@ class MergedDeployment(DeploymentState):
 
     async def app_names(self) -> list[str]:
         return sums.names(await self._all(lambda one: one.app_names()))
+
+    async def end_users(
+        self, apps: Sequence[str], limit: int, cursor: str | None
+    ) -> tuple[list[FlaggedEndUser], str | None]:
+        return merged_end_users(await self._all(lambda one: one.end_users(apps, limit, cursor)), limit)
 
     async def jobs_ahead(self, app: str, priority: Priority) -> int:
         return await self._own.jobs_ahead(app, priority)

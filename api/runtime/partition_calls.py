@@ -46,11 +46,11 @@ class PartitionCalls:
     async def answers(self, works: Mapping[str, Callable[[], Awaitable[T]]]) -> dict[str, T]:
         """Return what each partition that answers says, in order. Raises StoreUnavailable if none does."""
         away = self.away()
-        asked = [name for name in works if name not in away] or list(works)
-        found = await asyncio.gather(*(self._one(name, works[name]) for name in asked), return_exceptions=True)
+        called = [name for name in works if name not in away] or list(works)
+        found = await asyncio.gather(*(self._one(name, works[name]) for name in called), return_exceptions=True)
         out: dict[str, T] = {}
         failure: BaseException | None = None
-        for name, one in zip(asked, found, strict=True):
+        for name, one in zip(called, found, strict=True):
             if isinstance(one, StoreUnavailable):
                 failure = one
             elif isinstance(one, BaseException):

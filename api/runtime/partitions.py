@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from starlette.requests import Request
 
-from api.runtime.context import AppContext, ProcessParts, build_context, use_context
+from api.runtime.context import AppContext, SharedObjects, build_context, use_context
 from api.runtime.merged_deployment import MergedDeployment, MergedLossReport, MergedPauses
 from api.runtime.partition_calls import Member, PartitionCalls, first_found
 from worker.clock import Clock
@@ -84,6 +84,17 @@ class Partitions:
         own = [one for one in self.all if one.settings.partition.code == code]
         return own if code else [*own, *(one for one in self.all if one not in own)]
 
+    async def of_app(self, app: str) -> AppContext:
+        """Return the context of the partition that the app is in; home if none has it. Raises as `find` does."""
+        if not self.several:
+            return self.home
+
+        async def own(context: AppContext) -> AppContext | None:
+            return context if await context.job_access.has_app(app) else None
+
+        found = await first_found([own(context) for context in self.all])
+        return self.home if found is None else found[1]
+
     async def everywhere(self, work: Callable[[AppContext], Awaitable[object]]) -> None:
         """Do this in every partition that answers."""
 
@@ -107,7 +118,7 @@ class Partitions:
 
 def build_partitions(stores: Sequence[tuple[Settings, Redis, Clock]]) -> Partitions:
     """Build the context of each partition on its client, with its settings and the clock of its store."""
-    parts = ProcessParts.of(stores[0][0])
+    parts = SharedObjects.of(stores[0][0])
     contexts = [build_context(settings, redis, clock, parts) for settings, redis, clock in stores]
     if len(contexts) == 1:
         return Partitions(contexts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from in_process import until
 from partitioned import deployment
@@ -89,7 +90,8 @@ async def test_adding_a_store_moves_nothing_and_takes_new_apps(tmp_path: Path) -
             api.keys |= keys_of
             assert (await api.get("old", f"/v1/jobs/{waiting}"))["status"] == "scheduled"
             after = await api.submit("old", "made after")
-            assert partition_code_of(after) == "" and (await api.settled("old", after))["status"] == "completed"
+            assert partition_code_of(after) == ""
+            assert (await api.settled("old", after))["status"] == "completed"
             assert [row["id"] for row in (await api.get("old", "/v1/jobs"))["data"]] == [after, waiting, before]
             placed = [await running.key(api, names, f"new-{number}") for number in range(12)]
             assert set(placed) == {"home", "b"}, "new apps spread"
@@ -131,8 +133,13 @@ async def test_queue_workers_and_metrics_are_sums_over_all_stores(tmp_path: Path
         assert (demand["wanted"], demand["ready"]) == (3, 3)
         async with api.of("alpha") as client:
             text = (await client.get("/metrics")).text
-        assert 'vigil_redis_up{partition="home"} 1' in text and 'vigil_redis_up{partition="b"} 1' in text
+        assert 'vigil_redis_up{partition="home"} 1' in text
+        assert 'vigil_redis_up{partition="b"} 1' in text
         assert 'vigil_queue_depth{state="queued"} 3' in text
         async with running.worker(names) as worker:
-            shown = (await api.get("alpha", "/v1/status"))["workers"]
+
+            async def listed() -> Any:
+                return (await api.get("alpha", "/v1/status"))["workers"]
+
+            shown = await until("the worker to be listed", listed)
             assert [(row["id"], row["slots"]) for row in shown] == [(worker.id, 200)]

@@ -37,12 +37,12 @@ class Pins:
         Raises StoreUnavailable if a store that may have it does not answer, Refused if its pin names no store.
         """
         if len(self._stores) == 1:
-            return self._home if await _has(self._home.redis, app) else None
+            return self._home if await has_app(self._home.redis, app) else None
         async with store_errors("look up the pin", keys.PINS):
             pin = await self._home.redis.hget(keys.PINS, app)
         if pin is not None:
             return self._named(pin.decode(errors="replace"), app)
-        having = await asyncio.gather(*(_has(one.redis, app) for one in self._stores.values()))
+        having = await asyncio.gather(*(has_app(one.redis, app) for one in self._stores.values()))
         found = [one for one, has in zip(self._stores.values(), having, strict=True) if has]
         if len(found) > 1:
             names = " and ".join(one.partition.name for one in found)
@@ -84,6 +84,7 @@ class Pins:
         return found
 
 
-async def _has(redis: ArqRedis, app: str) -> bool:
+async def has_app(redis: ArqRedis, app: str) -> bool:
+    """Return whether this store has the app."""
     async with store_errors("look up the app", keys.app(app)):
         return bool(await redis.exists(keys.app(app)))

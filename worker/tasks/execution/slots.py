@@ -26,6 +26,8 @@ class _Share:
     claiming: int = 0
     claiming_until: float = 0.0
     wants_more: bool = False
+    turn: int = 0
+    """The number of its latest claim that brought jobs: of two that run as many, who claimed longer ago is next."""
     failing: bool = False
 
 
@@ -35,6 +37,7 @@ class Slots:
     def __init__(self, total: int, monotonic: Callable[[], float]) -> None:
         self.total, self._monotonic = total, monotonic
         self._shares: list[_Share] = []
+        self._turns = 0
 
     def join(self, wake: Callable[[], None]) -> SlotShare:
         """Return the share of one more partition; `wake`: has it claim again, for slots may be free."""
@@ -47,11 +50,11 @@ class Slots:
         now = self._monotonic()
         others = [one for one in self._shares if one is not share]
         free = self.total - share.running - sum(_taken(one, now) for one in others)
-        if not others or free <= 0:
+        if not others:
             return max(0, free)
         if self.total >= _KEPT_FROM * len(self._shares):
             free -= sum(not one.failing and not _taken(one, now) for one in others)
-        waiting = [_taken(one, now) for one in others if one.wants_more]
+        waiting = [_taken(one, now) - (one.turn < share.turn) for one in others if one.wants_more]
         found = _fair_part(free, share.running, waiting)
         if found <= 0:
             share.wants_more = True
@@ -61,10 +64,13 @@ class Slots:
         """Keep so many slots for a claim that is under way."""
         share.claiming, share.claiming_until = count, self._monotonic() + _CLAIM_S
 
-    def end_claim(self, share: _Share, asked: int, got: int | None) -> None:
+    def end_claim(self, share: _Share, tried: int, got: int | None) -> None:
         """Note what a claim brought; None = its store did not answer."""
         wanted = share.wants_more
-        share.claiming, share.failing, share.wants_more = 0, got is None, got == asked
+        if got:
+            self._turns += 1
+            share.turn = self._turns
+        share.claiming, share.failing, share.wants_more = 0, got is None, got == tried
         if wanted and not share.wants_more:
             self.wake_waiting(share)  # what was kept for this one is theirs
 
@@ -89,9 +95,9 @@ class SlotShare:
         """Keep so many slots for a claim; every claim ends with `end_claim`."""
         self._slots.begin_claim(self._share, count)
 
-    def end_claim(self, asked: int, got: int | None) -> None:
+    def end_claim(self, tried: int, got: int | None) -> None:
         """Note how many jobs the claim brought; None = the store did not answer."""
-        self._slots.end_claim(self._share, asked, got)
+        self._slots.end_claim(self._share, tried, got)
 
     def start(self) -> None:
         """Count one more job that runs."""
@@ -110,7 +116,7 @@ def _taken(share: _Share, now: float) -> int:
 def _fair_part(free: int, own: int, others: list[int]) -> int:
     """Return how many of the free slots a partition gets that runs `own` jobs, when the one with fewest is always next.
 
-    `others`: how many jobs the others run that want slots too.
+    `others`: how many jobs the others run that want slots too; one less of those that come first among equals.
     """
     if not others:
         return free
