@@ -92,12 +92,12 @@ RESTORED = {
 }
 NEVER = {
     *("aside", "asides", "probe"),  # what was set aside itself; a key that is only written
-    *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
+    *("deployment", "looks", "accepted", "partition"),  # what says which store this is: whatever changes it stops all, on purpose
 }
 FLEETING = {
     **dict.fromkeys((keys.LIMITS, keys.limit_apps("rate:x"), keys.limit_line("rate:x", "acme")), "zset"),
     keys.places("model:default:x"): "set",
-    **dict.fromkeys((keys.INCIDENTS, keys.RETENTION_TIMES), "hash"),
+    **dict.fromkeys((keys.INCIDENTS, keys.RETENTION_TIMES, keys.PINS, keys.PINNED), "hash"),
     keys.RETENTION_AGAIN: "string",
     **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.app_queue("acme")), "zset"),
     **dict.fromkeys((keys.LATER, keys.target_queue("we_x"), keys.ledger("x", "blocks")), "zset"),
