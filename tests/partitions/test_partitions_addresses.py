@@ -33,7 +33,7 @@ def test_several_addresses_are_partitions_with_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("redis://h redis://i", "address 2 of 2 has no name"),
         ("redis://h B=redis://i", "a name that is none"),
@@ -44,10 +44,10 @@ def test_several_addresses_are_partitions_with_names() -> None:
         ("redis+sentinel://a:1, b:2/svc", "write a space as %20"),
     ],
 )
-def test_what_is_wrong_is_said_without_a_secret(text: str, said: str) -> None:
+def test_what_is_wrong_is_said_without_a_secret(text: str, message: str) -> None:
     with pytest.raises(AddressError) as caught:
         parse_partitions(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "cret" not in str(caught.value)
 
 

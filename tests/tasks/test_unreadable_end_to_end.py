@@ -92,12 +92,7 @@ RESTORED = {
 }
 NEVER = {
     *("aside", "asides", "probe"),  # what was set aside itself; a key that is only written
-    *(
-        "deployment",
-        "looks",
-        "accepted",
-        "partition",
-    ),  # what says which store this is: whatever changes it stops all, on purpose
+    *("deployment", "looks", "accepted", "partition"),  # what says which store this is: a change stops all, on purpose
 }
 FLEETING = {
     **dict.fromkeys((keys.LIMITS, keys.limit_apps("rate:x"), keys.limit_line("rate:x", "acme")), "zset"),
