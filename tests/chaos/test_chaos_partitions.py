@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import forked_vigil
 import httpx2
 import pytest
 from in_process import LIMIT, SOL, until
-from processes import VIGIL, Processes, free_port
+from processes import Processes, free_port
 
 from worker.embedded import EmbeddedValkey
 from worker.jobs.ids import partition_code_of
@@ -29,12 +30,10 @@ class TwoStores(Processes):
 
     async def say(self, *words: str, code: int | None = 0, **more: str) -> str:
         """Run a command and return what it prints."""
-        process = await asyncio.create_subprocess_exec(
-            str(VIGIL), *words, env=self.env() | more, stdout=-1, stderr=-1, cwd=self.folder
-        )
-        out, err = await process.communicate()
-        assert code in (None, process.returncode), (out + err).decode()
-        return out.decode() + ("" if code in (None, 0) else err.decode())
+        env = self.env() | more
+        done = await asyncio.to_thread(forked_vigil.run, [*words], cwd=self.folder, env=env, text=None, timeout=LIMIT)
+        assert code in (None, done.returncode), done.stdout + done.stderr
+        return done.stdout + ("" if code in (None, 0) else done.stderr)
 
 
 @pytest.mark.timeout(300)
@@ -111,12 +110,6 @@ async def _killed(stores: TwoStores, url: str) -> None:
     found = [one["detail"] for one in checks if one["name"] == "partitions"]
     assert found == ["home, b; each store is the one that it is taken for"]
     assert {one["detail"].partition("; ")[0] for one in checks if one["name"] == "persistence"} == {"home", "b"}
-    only_home = {"VIGIL_REDIS_URL": stores.valkey.url}
-    process = await asyncio.create_subprocess_exec(
-        str(VIGIL), "worker", env=stores.env() | only_home, stdout=-1, stderr=-1, cwd=stores.folder
-    )
-    _, error = await process.communicate()
-    assert process.returncode != 0
-    assert b"Apps are pinned to b" in error
+    assert "Apps are pinned to b" in await stores.say("worker", code=2, VIGIL_REDIS_URL=stores.valkey.url)
     revoked = await stores.say("keys", "revoke", made["beta"]["id"])
     assert made["beta"]["id"] in revoked
