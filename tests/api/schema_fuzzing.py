@@ -68,11 +68,14 @@ async def fuzz(settings: Settings, redis: ArqRedis, url: str, seed: int, *more: 
     """One run over every operation of the document, with a key that may do everything."""
     async with Stage(redis, url, speed=200.0) as stage, running(settings, redis, Clock()) as api:
         await stage.worker()
+        document = settings.data_dir / "openapi.json"  # schemathesis waits ten seconds for it, which can be too short
+        async with await api.client() as client:
+            document.write_bytes((await client.get("/openapi.json", timeout=LIMIT)).content)
         config = settings.data_dir / "schemathesis.toml"
         config.write_text(CONFIG)
         words = [
             *("--config-file", str(config)),
-            *(f"{api.base_url}/openapi.json", f"--header=Authorization: Bearer {await api.key()}"),
+            *("--url", api.base_url, str(document), f"--header=Authorization: Bearer {await api.key()}"),
             *("--phases", PHASES, "--seed", str(seed)),
             *("--request-timeout", str(LIMIT)),
             *("--generation-database", "none", "--no-color", "--continue-on-failure", "--suppress-health-check", "all"),

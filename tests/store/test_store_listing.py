@@ -1,5 +1,6 @@
 """Lists: newest first, filtered, and a cursor that neither skips nor repeats while jobs come and go."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -71,6 +72,19 @@ async def test_times_include_their_beginning_and_exclude_their_end(redis, jobs, 
 async def test_250_jobs_come_page_by_page_each_once(redis, jobs, clock, limit):
     ids = [await submit(jobs, clock, 0.0005) for _ in range(250)]  # several in each millisecond
     assert await walk(redis, limit) == sorted(ids, reverse=True)
+
+
+async def test_jobs_whose_ids_were_made_before_their_submit_come_each_once(redis, jobs, clock):
+    """An upload or the turn of a conversation has its id first; meanwhile others submit."""
+    early = [jobs.new_id() for _ in range(3)]
+    ids = [await submit(jobs, clock) for _ in range(3)]
+    for job_id in early:
+        clock.step(2)
+        ids.append((await jobs.submit(replace(new_job(), job_id=job_id)))[0].job.id)
+        ids.append(await submit(jobs, clock))
+    for limit in (1, 2, 5):
+        assert await walk(redis, limit) == sorted(ids, reverse=True)
+        assert sorted(await walk(redis, limit, statuses=("queued",))) == sorted(ids)
 
 
 async def test_jobs_of_one_millisecond_come_each_once(redis, jobs, clock):

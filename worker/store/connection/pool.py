@@ -94,9 +94,7 @@ def connect_to(
     if address.scheme == "redis+sentinel":
         client = _through_sentinel(address, options)
     else:
-        pool = BlockingConnectionPool(
-            max_connections=max_connections, timeout=5, **{**options, **_endpoint(address), **address.options}
-        )
+        pool = _Pool(max_connections=max_connections, timeout=5, **{**options, **_endpoint(address), **address.options})
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
     _pack_with_hiredis(client.connection_pool)
     if guard is not None:
@@ -104,6 +102,19 @@ def connect_to(
     client.keyring, client.guard = keyring or _NO_KEYS, guard
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
+
+
+class _Pool(BlockingConnectionPool):  # type: ignore[misc]
+    """A pool that gets each connection back, also from a task that is cancelled while it returns one."""
+
+    async def release(self, connection: Any) -> None:
+        try:
+            await super().release(connection)
+        except asyncio.CancelledError:
+            if connection in self._in_use_connections:  # without this the pool would be smaller by one for ever
+                self._in_use_connections.remove(connection)
+                self._available_connections.append(connection)
+            raise
 
 
 def _pack_with_hiredis(pool: ConnectionPool) -> None:

@@ -14,7 +14,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import OutOfMemoryError
 
 from worker.audit import chain
-from worker.clock import Clock, to_ms
+from worker.clock import Clock, from_ms, to_ms
 from worker.jobs import events as ev, fold, ids
 from worker.jobs.errors import (
     ContentDamaged,
@@ -99,9 +99,9 @@ class JobCreation:
 
     async def prepare(self, new: NewJob) -> PreparedJob:
         """Return the job with all that its script needs; writes only the long strings of an upload."""
-        now = self._clock.now()
         upload = new.upload
         job_id = upload.job_id if upload is not None else new.job_id or self.new_id()
+        now = from_ms(ids.time_ms(job_id))  # one time in the id and in the indexes: a cursor has only the id
         trail = [ev.event(1, now, job_id, new.fact)]
         job = fold.apply(None, trail[0])
         if new.fact.not_before is not None and new.fact.not_before > now:
