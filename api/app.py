@@ -187,6 +187,7 @@ async def _tasks_of(context: AppContext, redis: Redis, store_clock: StoreClock) 
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
         asyncio.create_task(context.callers.run(), name="vigil-callers"),
+        asyncio.create_task(context.heartbeat.run(), name="vigil-heartbeat"),
         asyncio.create_task(context.key_uses.run(), name="vigil-key-uses"),
     ]
     context.broadcaster.start()

@@ -13,6 +13,7 @@ import pytest
 from arq.connections import ArqRedis
 from builders import VAULT
 from leftovers import left_running
+from s3_server import S3Server, s3_server
 from thorough import load_profile
 
 from worker.clock import Clock
@@ -53,6 +54,13 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     asyncio.run(server.start())
     yield server.url
     asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 server for the session, started by the first test that wants it; each test has buckets of its own."""
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -44,8 +44,10 @@ from worker.tasks.execution.output_buffer import OutputFlusher
 from worker.tasks.execution.slots import Slots
 from worker.tasks.loop import loop_pass
 from worker.tasks.maintenance.account_monitor import AccountMonitor
+from worker.tasks.maintenance.audit_archiver import AuditArchiver
 from worker.tasks.maintenance.audit_sealer import AuditSealer
 from worker.tasks.maintenance.cron import CronWorker
+from worker.tasks.maintenance.migrator import Migrator
 from worker.tasks.maintenance.notice_processor import NoticeProcessor, QuarantineEndUser, log_notice
 from worker.tasks.maintenance.sweeper import Sweeper
 from worker.tasks.request_relay import RequestRelay
@@ -137,6 +139,8 @@ class WorkerComponents:
             redis, catalogue, notices, store_clock, pace.set_widened, list(accounts.by_name)
         )
         self.audit_sealer = AuditSealer(redis, store_clock, settings)
+        self.migrator = Migrator(redis, store_clock, worker_id)
+        self.audit_archiver = AuditArchiver(redis, store_clock, settings)
         named: dict[str, Any] = {"partition": settings.partition.name} if len(settings.partitions) > 1 else {}
         self.store_watch = StoreWatch(
             redis, store_clock, "worker", lambda: check_store_of(redis, settings), worker=worker_id, **named
@@ -168,6 +172,8 @@ class WorkerComponents:
             ("account-monitor", self.account_monitor.run()),
             ("delivery", self.dispatcher.run()),
             ("sealer", self.audit_sealer.run()),
+            ("migrator", self.migrator.run()),
+            ("archiver", self.audit_archiver.run()),
             ("incidents", self.incident_reporter.run()),
             *((("store-guard", guard.run(self.redis)),) if guard else ()),
             ("claiming", self.claimer.main()),

@@ -130,6 +130,7 @@ class EmbeddedValkey:
             "appendfsync": "always",
             "maxmemory-policy": "noeviction",
             "save": "",
+            "hash-max-listpack-value": "1024",
             "daemonize": "no",
         }
         return [argument for key, value in pairs.items() for argument in (f"--{key}", value)]

@@ -16,9 +16,10 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from worker import redis_address
+from worker.archive_settings import ArchiveSettings
 from worker.audit import keytext
 from worker.catalogue_file import read_catalogue, shipped_models_file
 from worker.jobs.catalogue import Catalogue
@@ -36,7 +37,7 @@ ROOT_PATH = r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+;=:@-]+)*"
 """A prefix of paths: without `//`, which would begin a host, and without anything that is escaped in a URL."""
 
 
-class Settings(BaseSettings):
+class Settings(ArchiveSettings):
     """All settings, frozen. Field `redis_url` is the variable VIGIL_REDIS_URL; the provider's own names are kept."""
 
     model_config = SettingsConfigDict(
@@ -94,6 +95,7 @@ class Settings(BaseSettings):
     audit_seal_seconds: Annotated[float, Field(gt=0, le=86_400)] = 10.0
     encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     accept_unsealed: bool = False
+    compact_records: bool = False
     identifier_secret: SecretStr | None = None
     webhook_allow_private: bool = False
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
@@ -282,6 +284,8 @@ class Settings(BaseSettings):
         known = self.partitions
         changed: dict[str, object] = {} if self.redis_url in (None, partition.url) else {"redis_url": partition.url}
         if not partition.is_home:
+            if self.archive is not None:
+                changed["archive"] = f"{self.archive.rstrip('/')}/partitions/{partition.name}"
             changed |= partition.files(store_mark=self.mark_file, audit_checkpoints=self.audit_checkpoints)
         made = self.model_copy(update=changed)
         made._partitions, made._partition = known, partition  # noqa: SLF001

@@ -64,6 +64,7 @@ from worker.store.partitions.identity import check_store_of
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats.incidents import IncidentReporter
+from worker.store.stats.live_processes import ApiHeartbeat
 from worker.store.stats.loss_report import LossReport
 from worker.store.stats.queue_places import QueuePlaces
 from worker.store.webhooks.delivery_log import DeliveryLog
@@ -131,6 +132,7 @@ class AppContext:
     relayed: RelayedRequests
     job_control: JobControl
     callers: Callers
+    heartbeat: ApiHeartbeat
     output_chunks: OutputChunks
     streamed_chunks: StreamedChunks
     secrets: KeptSecrets
@@ -201,6 +203,7 @@ def build_context(settings: Settings, redis: Redis, clock: Clock, shared: Shared
         relayed=RelayedRequests(redis, clock),
         job_control=JobControl(jobs),
         callers=jobs.callers,
+        heartbeat=ApiHeartbeat(redis, jobs.callers.process),
         output_chunks=OutputChunks(redis),
         streamed_chunks=StreamedChunks(redis, settings.result_ttl),
         secrets=secrets,

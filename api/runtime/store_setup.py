@@ -8,6 +8,7 @@ from typing import Final
 from api.runtime.store_deadline import with_timeout
 from worker.jobs.errors import StoreRefused, StoreUnavailable, UnsafeStore
 from worker.settings import Settings
+from worker.store.archive.attached import IMPATIENT
 from worker.store.connection.durability import check_durability
 from worker.store.connection.pool import Redis
 from worker.store.error_reasons import WRONG_USER
@@ -22,7 +23,7 @@ _MAX_CONNECTIONS: Final = 16  # with the subscriber's, below 20 whatever the loa
 
 def open_stores(settings: Settings) -> list[PartitionStore]:
     """Open the Redis of the settings, or the embedded one: each partition of it, home first. The caller closes them."""
-    return open_partitions(settings, max_connections=_MAX_CONNECTIONS)
+    return open_partitions(settings, max_connections=_MAX_CONNECTIONS, patience=IMPATIENT)
 
 
 async def check_stores(stores: Sequence[PartitionStore]) -> None:

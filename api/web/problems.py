@@ -238,6 +238,13 @@ def _store_problem(error: StoreUnavailable | ContentDamaged | RecordUnreadable) 
                     "`vigil doctor` counts such records, and after an upgrade `vigil store seal` accepts older ones."
                 )
                 return Problem(503, "record_unreadable", detail, headers={"Retry-After": "60"})
+            if error.why == "newer":
+                detail = (
+                    "A newer release of Vigil wrote this record, and only that can act on it; it stays as it is. "
+                    "While a deployment is updated, try again; if the error persists, the operators have to finish "
+                    "the update."
+                )
+                return Problem(503, "record_unreadable", detail, headers={"Retry-After": "15"})
             detail = (
                 "A stored record can't be read by this release of Vigil: it was damaged, or a newer release wrote it. "
                 "What Vigil can repair, it repairs within a minute; if the error persists, tell the operators."

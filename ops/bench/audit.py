@@ -1,6 +1,6 @@
 """How fast is a trail proven? Records per second of `vigil audit verify`, from Redis and from an export.
 
-    python ops/bench/audit.py [--jobs 20000] [--json]
+    python ops/bench/audit.py [--jobs 20000] [--compact] [--json]
 
 The trail is made of settled jobs with the store's own commands (`store_scale.py`), sealed as a worker seals it.
 """
@@ -34,11 +34,11 @@ TARGET = 50_000
 _ROUNDS = 3
 
 
-async def bench(folder: Path, count: int) -> Report:
+async def bench(folder: Path, count: int, *, compact: bool) -> Report:
     """Fills, seals, proves."""
     report, signer, clock = Report("audit"), Signer(b"s" * 32), Clock()
     async with EmbeddedValkey(folder) as server:
-        redis = connect(server.url)
+        redis = connect(server.url, compact=compact)
         await redis.config_set("appendfsync", "no")
         await fill(redis, Jobs(redis, clock), count)
         began = time.perf_counter()
@@ -76,10 +76,11 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--compact", action="store_true", help="records are stored compressed")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vigil-bench-") as folder:
-        report = asyncio.run(bench(Path(folder), given.jobs))
+        report = asyncio.run(bench(Path(folder), given.jobs, compact=given.compact))
     report.show(as_json=given.json)
     return 0
 

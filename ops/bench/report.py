@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import uvloop
+from pydantic import SecretStr
 
 from worker.clock import Clock
 from worker.embedded import EmbeddedValkey
 from worker.store.apps import Apps
 from worker.store.connection.pool import connect
+from worker.store.envelope import MasterKeyring
 
 HOST = "127.0.0.1"
 VIGIL = Path(sys.executable).with_name("vigil")
@@ -211,9 +213,10 @@ class Deployment:
                 await process.wait()
 
 
-async def new_key(url: str) -> str:
-    """A fresh API key in this Redis."""
-    redis = connect(url, max_connections=1)
+async def new_key(url: str, master: str = "") -> str:
+    """A fresh API key in this Redis, written with this master key."""
+    keyring = MasterKeyring.from_settings([SecretStr(master)]) if master else None
+    redis = connect(url, max_connections=1, keyring=keyring)
     try:
         _, key, _ = await Apps(redis, Clock()).create_key("bench", ("submit", "read"))
     finally:

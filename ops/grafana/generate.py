@@ -180,6 +180,9 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel("Slots of each worker", "Jobs that may run in it.", {
             "{{instance}}": "max by (instance) (vigil_worker_slots)",
         }),
+        Panel("Migrations", "Migrations of the store that are not done; older processes that they wait for.", {
+            "left": "max(vigil_migrations_left)", "older processes": "max(vigil_older_processes)",
+        }),
         Panel("Versions", "Of Vigil and of Python.", {
             "{{version}} on {{python}}": "count by (version, python) (vigil_build_info)",
         }),

@@ -5,4 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "telemetry"))
+for folder in ("telemetry", "webhooks"):
+    sys.path.append(str(Path(__file__).resolve().parent.parent / folder))

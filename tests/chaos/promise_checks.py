@@ -13,6 +13,7 @@ from worker.jobs.events import Event
 from worker.jobs.record import Job
 from worker.jobs.spec import Policy
 from worker.store import codec, keys
+from worker.store.audit.stream_records import row_of
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import NewJob
 
@@ -41,15 +42,15 @@ async def check_books(redis: ArqRedis, ids: list[str]) -> list[Job]:
         found.append(stored.job)
     heads: dict[str, str] = {}
     seqs: Counter[str] = Counter()
-    for _, fields in await redis.xrange(keys.AUDIT):
-        record = codec.load_event(fields[b"record"])
+    for row in [row_of(*entry) for entry in await redis.xrange(keys.AUDIT)]:
+        record = codec.load_event(row.record)
         if record["seq"] is None:  # a note on an app: a chain of its own
             continue
         job_id = record["job_id"]
         seqs[job_id] += 1
         assert record["seq"] == seqs[job_id]
         heads[job_id], _ = chain.link(heads.get(job_id, chain.GENESIS), record)
-        assert heads[job_id].encode() == fields[b"hash"]
+        assert heads[job_id] == row.hash
     for place in (keys.READY, keys.LATER, keys.LEASED, keys.DEADLINE):
         assert await redis.zcard(place) == 0, place
     return found

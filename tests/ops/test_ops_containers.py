@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -16,6 +17,7 @@ from ops_server import CONF, ROOT, secrets, server
 from waiting import LIMIT
 
 from worker.settings import Settings
+from worker.store.stats.metrics import ScaleDemand
 from worker.telemetry.sentry import _MONITORS
 from worker.telemetry.sentry_issues import CAUSES
 
@@ -201,7 +203,7 @@ def test_keda_takes_its_objects() -> None:
     assert [one["kind"] for one in keda] == ["ScaledObject", "TriggerAuthentication"]
     for one in keda:
         jsonschema.validate(one, schema)
-    broken = yaml.safe_load(yaml.safe_dump(keda[0]).replace("cooldownPeriod", "coolDownPeriod"))
+    broken = yaml.safe_load(yaml.safe_dump(keda[0]).replace("pollingInterval", "poolingInterval"))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken, schema)
 
@@ -247,6 +249,46 @@ def test_every_workload_has_a_budget_a_policy_and_secrets_that_are_made(
         assert set(items) <= made
         named = [entry["value"] for entry in pod["containers"][0].get("env", []) if entry["name"].endswith("_FILE")]
         assert {Path(value).name for value in named} <= set(items)
+
+
+def test_the_doctor_in_a_workers_pod_reaches_the_api(overlay: list[dict[str, Any]]) -> None:
+    worker = next(one for one in kinds(overlay, "Deployment") if one["metadata"]["name"] == "vigil-worker")
+    entries = worker["spec"]["template"]["spec"]["containers"][0]["env"]
+    address = urlsplit(next(entry["value"] for entry in entries if entry["name"] == "VIGIL_URL"))
+    service = next(one for one in kinds(overlay, "Service") if one["metadata"]["name"] == address.hostname)
+    assert address.port in [port["port"] for port in service["spec"]["ports"]]
+    policy = next(one for one in kinds(overlay, "NetworkPolicy") if one["metadata"]["name"] == "vigil-worker")
+    assert any(
+        {"podSelector": {"matchLabels": service["spec"]["selector"]}} in rule["to"]
+        and address.port in [port["port"] for port in rule["ports"]]
+        for rule in policy["spec"]["egress"]
+    )
+
+
+def test_the_ways_out_are_those_of_the_webhooks(overlay: list[dict[str, Any]]) -> None:
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    policy = next(one for one in kinds(overlay, "NetworkPolicy") if one["metadata"]["name"] == "vigil-worker")
+    public = next(rule for rule in policy["spec"]["egress"] if any("ipBlock" in to for to in rule["to"]))
+    assert {port["port"] for port in public["ports"]} == set(settings.webhook_ports)
+    closed = {block for to in public["to"] for block in to["ipBlock"]["except"]}
+    assert {"169.254.0.0/16", "10.0.0.0/8", "fc00::/7"} <= closed
+
+
+def test_without_redis_a_node_can_be_drained_of_apis_and_workers_stay(overlay: list[dict[str, Any]]) -> None:
+    budgets = {one["metadata"]["name"]: one["spec"] for one in kinds(overlay, "PodDisruptionBudget")}
+    policies = {name: spec["unhealthyPodEvictionPolicy"] for name, spec in budgets.items()}
+    assert policies == {"vigil-api": "AlwaysAllow", "vigil-worker": "IfHealthyBudget"}
+
+
+def test_a_scaler_never_ends_the_last_worker() -> None:
+    documents = yaml.safe_load_all((K8S / "overlays" / "production" / "scaling.yaml").read_text())
+    spec = next(one for one in documents if one["kind"] == "ScaledObject")["spec"]
+    assert spec["minReplicaCount"] >= 1
+    assert "cooldownPeriod" not in spec, "it is for those who scale to zero"
+    (trigger,) = spec["triggers"]
+    assert trigger["metadata"]["valueLocation"] in ScaleDemand.__dataclass_fields__
+    assert int(trigger["metadata"]["targetValue"]) < Settings(_env_file=None).max_jobs  # type: ignore[call-arg]
+    assert trigger["metricType"] == "AverageValue", "the fallback works for no other"
 
 
 def test_a_worker_pod_outlives_its_drain(overlay: list[dict[str, Any]]) -> None:

@@ -96,7 +96,9 @@ async def test_a_notice_of_the_provider_finds_the_end_user_in_its_partition(tmp_
         await until("the end user to be in quarantine", is_shut_out)
         assert (await api.get("alpha", "/v1/quarantine"))["data"] == []
         status = await api.get("alpha", "/v1/status")
-        assert status["accounts"][0]["notices"] == {"safety_identifier.blocked": 1}, "it is one for the account, not two"
+        assert status["accounts"][0]["notices"] == {"safety_identifier.blocked": 1}, (
+            "it is one for the account, not two"
+        )
         everybody = (await api.get("alpha", "/v1/ops/end-users"))["data"]
         assert [(row["app"], row["safety_identifier"]) for row in everybody] == [("beta", person)]
 

@@ -19,6 +19,7 @@ from waiting import LIMIT
 from worker.jobs import events as ev, fold
 from worker.jobs.record import Job
 from worker.store import keys
+from worker.store.audit.stream_records import row_of
 from worker.store.connection.pool import connect
 from worker.store.jobs.repository import Jobs
 
@@ -58,11 +59,11 @@ async def audit_chains(redis: ArqRedis) -> dict[str, list[dict[str, Any]]]:
     """Return all audit records by job, after checking every link."""
     chains: dict[str, list[dict[str, Any]]] = {}
     heads: dict[str, str] = {}
-    for _, row in await redis.xrange(keys.AUDIT):
-        record = json.loads(row[b"record"])
+    for row in [row_of(*entry) for entry in await redis.xrange(keys.AUDIT)]:
+        record = json.loads(row.record)
         name = record["job_id"] or f"app:{record['app']}"
-        assert row[b"hash"].decode() == recomputed(heads.get(name, "0" * 64), row[b"record"]), f"{name}: broken chain"
-        heads[name] = row[b"hash"].decode()
+        assert row.hash == recomputed(heads.get(name, "0" * 64), row.record), f"{name}: broken chain"
+        heads[name] = row.hash
         chains.setdefault(name, []).append(record)
     for name, head in heads.items():
         stored = await redis.hget(keys.job(name), "chain")

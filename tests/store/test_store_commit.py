@@ -23,6 +23,7 @@ from worker.jobs import events as ev
 from worker.jobs.errors import AlreadySettled, IllegalEvent, LeaseLost, Refused, StoreUnavailable
 from worker.jobs.states import Outcome
 from worker.store import channels, codec, keys
+from worker.store.audit.stream_records import row_of
 from worker.store.jobs.repository import Jobs, RetentionTimes
 
 FLAGGED = (ev.AccountFlagged(), None)
@@ -271,9 +272,9 @@ async def test_every_record_of_the_audit_is_linked_to_the_one_before(redis, jobs
     await jobs.change(second.id, lambda _: blocked)
     chains = await audit_chains(redis)
     assert {name: len(chain) for name, chain in chains.items()} == {first.id: 5, second.id: 5}
-    rows = await redis.xrange(keys.AUDIT)
-    forged = rows[0][1][b"record"].replace(b'"shop"', b'"shed"')
-    assert recomputed("0" * 64, forged) != rows[0][1][b"hash"].decode(), "an altered record does not fit its hash"
+    rows = [row_of(*entry) for entry in await redis.xrange(keys.AUDIT)]
+    forged = rows[0].record.replace(b'"shop"', b'"shed"')
+    assert recomputed("0" * 64, forged) != rows[0].hash, "an altered record does not fit its hash"
 
 
 async def test_the_script_takes_a_commit_once_by_its_id(redis, jobs):

@@ -97,8 +97,8 @@ NEVER = {
 FLEETING = {
     **dict.fromkeys((keys.LIMITS, keys.limit_apps("rate:x"), keys.limit_line("rate:x", "acme")), "zset"),
     keys.places("model:default:x"): "set",
-    **dict.fromkeys((keys.INCIDENTS, keys.RETENTION_TIMES, keys.PINS, keys.PINNED), "hash"),
-    keys.RETENTION_AGAIN: "string",
+    **dict.fromkeys((keys.INCIDENTS, keys.RETENTION_TIMES, keys.MIGRATIONS, keys.PINS, keys.PINNED), "hash"),
+    **dict.fromkeys((keys.RETENTION_AGAIN, keys.MIGRATION_LOCK), "string"),
     **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.app_queue("acme")), "zset"),
     **dict.fromkeys((keys.LATER, keys.target_queue("we_x"), keys.ledger("x", "blocks")), "zset"),
     **dict.fromkeys(
@@ -112,7 +112,7 @@ FLEETING = {
         (keys.endpoint_fit("x"), keys.upload("job_x"), keys.relayed("x", "x"), keys.account_scope("x")), "string"
     ),
     **dict.fromkeys((keys.callers("acme", "x"), keys.CONVERSATION + "acme:conv_x"), "hash"),
-    keys.API_PROCESSES: "zset",
+    **dict.fromkeys((keys.API_PROCESSES, keys.API_HEARTBEATS, keys.COMPACTION_DUE), "zset"),
     **dict.fromkeys((keys.slots("acme"), keys.PAUSED_TARGETS, keys.CANCELLATION_DUE, keys.UNNOTED_QUARANTINES), "set"),
     **dict.fromkeys((keys.in_flight("we_x"), keys.ALLOWANCE + "to_x"), "hash"),
     keys.DELAYED + "full:acme": "zset",

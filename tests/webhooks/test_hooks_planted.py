@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 from arq.connections import ArqRedis
 from builders import PLAIN, queued
@@ -16,7 +14,7 @@ from worker.clock import Clock
 from worker.store import codec, keys
 from worker.store.jobs.stored_job import NewJob
 from worker.store.lifecycle.record_verification import RecordVerification
-from worker.store.webhooks.endpoints import Endpoint, Secret
+from worker.store.webhooks.endpoints import Endpoint, Secret, endpoint_content
 
 QUICK = "[[sim: normal tokens=3]] hello"
 
@@ -29,7 +27,7 @@ async def test_a_planted_endpoint_gets_nothing(redis: ArqRedis, valkey_url: str)
         planted = Endpoint(
             "we_planted", "acme", receiver.url, ("job.completed",), "full", "", "active", 1, (Secret("whsec_x"),)
         )
-        await redis.hset(keys.endpoints("acme"), planted.id, codec.seal(asdict(planted)))
+        await redis.hset(keys.endpoints("acme"), planted.id, codec.seal(endpoint_content(planted)))
         await redis.sadd(keys.endpoint_events("acme"), "job.completed")
         await running.stage.worker(webhook_allow_private=True)
         fact = queued(app="acme", webhook_events=("job.completed",))

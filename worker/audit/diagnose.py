@@ -28,6 +28,7 @@ class TamperKind(StrEnum):
     CHAIN_HEAD = "chain_head"
     UNREADABLE = "unreadable"
     RECORD = "record"
+    ARCHIVE = "archive"
 
 
 @dataclass(frozen=True, slots=True)

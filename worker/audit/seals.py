@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 
 from worker.audit.chain import GENESIS, AuditRow, canonical, export_line, hash_of
 from worker.audit.keys import Signer, TrustedKeys
+from worker.jobs.stored_fields import NewerSchema, require_known_schema
 from worker.jobs.timestamps import iso_utc
 
 MAX_RECORDS: Final = 1_000
@@ -90,17 +91,23 @@ class Digest:
 
 
 def parse(text: bytes) -> Seal:
-    """Parse a line; raise BadSeal if it does not have the form of a seal."""
+    """Parse a line; raise BadSeal if it does not have the form of a seal, or only a newer release can read it.
+
+    Fields that a newer release has added are under the signature with all others.
+    """
     try:
         body = json.loads(text)
         kind = body["kind"]
-        if set(body) != _COMMON_FIELDS | _FIELDS_BY_KIND[kind] or not isinstance(body["number"], int):
+        require_known_schema(body)
+        if not set(body) >= _COMMON_FIELDS | _FIELDS_BY_KIND[kind] or not isinstance(body["number"], int):
             raise BadSeal("a seal has other fields")
         if canonical(body) != text:
             raise BadSeal("a seal is canonical JSON")
         seal = Seal(text, body)
         if kind == "checkpoint":
             _ = seal.marks
+    except NewerSchema:
+        raise BadSeal("a seal that needs a newer release") from None
     except (ValueError, KeyError, TypeError):
         raise BadSeal("not a seal") from None
     return seal

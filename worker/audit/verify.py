@@ -32,10 +32,13 @@ class Verifier:
         starts: Mapping[str, str] | None = None,
         *,
         from_any: bool = False,
+        begin: tuple[int, str] | None = None,
     ) -> None:
         """`retention`: the last retention seal, if any; `starts`: the hashes before chains that don't begin here.
 
-        `from_any`: the first seal may be any one; records before it are not sealed.
+        `from_any`: the first seal may be any one; records before it are not sealed. `begin`: (number, hash) of the seal
+        behind which the first one comes, because the archive's retention removed all up to it: of chains that go on
+        from there only the checkpoints vouch.
         """
         self.faults: list[AuditFault] = []
         self.suspects: dict[str, AuditRow] = {}
@@ -47,7 +50,7 @@ class Verifier:
         self.retention = retention
         self.sealed_to: tuple[int, int] = (0, 0)  # the last record that an added seal covers
         self.last_seal: Seal | None = None
-        self._from_any = from_any
+        self._from_any, self._begin = from_any, begin
         self._trusted, self._closed = trusted, OrderedDict[str, str]()
         self._starts = dict(starts or {})
         self._pending: deque[Seal] = deque()
@@ -98,6 +101,8 @@ class Verifier:
         before = self.last_seal
         if before is not None:
             number, previous = before.number + 1, before.hash
+        elif self._begin is not None:
+            number, previous = self._begin[0] + 1, self._begin[1]
         elif self.retention is not None:
             number, previous = self.retention.body["through"] + 1, self.retention.body["through_hash"]
         elif self._from_any:
@@ -172,7 +177,13 @@ class Verifier:
         if head is None:
             head = self._starts.pop(chain, GENESIS)
             over |= seq is None and head != GENESIS
-        if hash_of(head, row.record) != row.hash and not (self.forgotten and seq is None and head == GENESIS):
+            if head == GENESIS and self._begin is not None and seq != 1:
+                head = None  # its beginning may be over
+        if (
+            head is not None
+            and hash_of(head, row.record) != row.hash
+            and not (self.forgotten and seq is None and head == GENESIS)
+        ):
             self.suspects.setdefault(chain, row)  # (after a forgotten end only a checkpoint can prove a record)
         if over or kind in _TERMINAL_TYPES:
             self._end(chain, row.hash, ended=kind in _TERMINAL_TYPES)

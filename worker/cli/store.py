@@ -1,4 +1,4 @@
-"""`vigil store show`, `accept`, `seal`: compare the store known here with Redis's, accept another one, seal old data.
+"""`vigil store show`, `accept`, `seal`, `migrate`: compare and accept stores, seal old data, repeat the migrations.
 
 `vigil doctor` has no option for it: the doctor changes nothing and anyone may run it; accepting is a decision.
 """
@@ -17,16 +17,17 @@ from worker.cli.partitions import heading, in_each, in_one
 from worker.cli.rendering import clean
 from worker.clock import Clock
 from worker.settings_loader import load
-from worker.store.audit.acts import ACCEPTED, SEALED, Acts
+from worker.store.audit.acts import ACCEPTED, MIGRATED, SEALED, Acts
 from worker.store.connection.pool import Redis
 from worker.store.connection.store_guard import accept as accept_store, read_answer
 from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load as load_mark
 from worker.store.errors import store_errors
 from worker.store.lifecycle.sealing import StoreSealing
 from worker.store.partitions.stores import PartitionStore
+from worker.store.stats.migration_progress import begin_again
 
 app = typer.Typer(
-    help="Show or accept a store; seal old data.",
+    help="Show or accept a store; seal, migrate data.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -127,6 +128,24 @@ def seal(by: By = "", as_json: Annotated[bool, typer.Option("--json", help="Prin
         print(_seal_verdict(counts, on=settings.accept_unsealed))
     if left:
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def migrate(by: By = "") -> None:
+    """Have all migrations done once more.
+
+    Workers do them by themselves after an upgrade. This is for data that an older release has written after that, while
+    no newer worker saw it: after a return to the older release, or a restored copy. Processes may run; `vigil doctor`
+    shows how far it is.
+    """
+    settings = load()
+
+    async def work(redis: Redis) -> None:
+        await Acts(redis, Clock(), actor_of(by)).record(MIGRATED)
+        await begin_again(redis)
+
+    with_each_trail(settings, work, writes=True)
+    print("the migrations begin again as soon as a worker looks; `vigil doctor` shows how far they are")
 
 
 def _seal_verdict(counts: dict[str, int], *, on: bool) -> str:

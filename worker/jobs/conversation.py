@@ -8,29 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from worker.jobs.input_items import Json, KeptItem
+from worker.jobs.stored_fields import StoredFields
+
+_FIELDS: Final = frozenset({"id", "created", "metadata", "items", "turn"})
 
 
 class Entry(NamedTuple):
-    """An item, and the job that brought it; "" if the app added it."""
+    """An item, and the job that brought it; "" if the app added it. `newer`: what a newer release stored with it."""
 
     kept: KeptItem
     job_id: str = ""
+    newer: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A job whose response is to join the conversation, and the items that it adds to its input."""
+    """A job whose response is to join the conversation, and the items that it adds to its input.
+
+    `newer`: what a newer release has stored with it.
+    """
 
     job_id: str
     items: tuple[KeptItem, ...]
     begun_ms: int
+    newer: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(StoredFields):
     """One conversation of an app, and the version in which it was read."""
 
     id: str
@@ -89,9 +97,14 @@ class Conversation:
             "id": self.id,
             "created": self.created_ms,
             "metadata": self.metadata,
-            "items": [[entry.kept.id, entry.kept.item, entry.job_id] for entry in self.entries],
-            "turn": None if turn is None else [turn.job_id, [list(one) for one in turn.items], turn.begun_ms],
+            "items": [[entry.kept.id, entry.kept.item, entry.job_id, *entry.newer] for entry in self.entries],
+            "turn": None if turn is None else _turn_content(turn),
+            **self.newer,
         }
+
+
+def _turn_content(turn: Turn) -> list[Any]:
+    return [turn.job_id, [list(one) for one in turn.items], turn.begun_ms, *turn.newer]
 
 
 def conversation_of(content: dict[str, Any], version: str) -> Conversation:
@@ -101,7 +114,16 @@ def conversation_of(content: dict[str, Any], version: str) -> Conversation:
         id=content["id"],
         created_ms=int(content["created"]),
         metadata=content["metadata"],
-        entries=tuple(Entry(KeptItem(name, item), job_id) for name, item, job_id in content["items"]),
-        turn=None if turn is None else Turn(turn[0], tuple(KeptItem(*one) for one in turn[1]), int(turn[2])),
+        entries=tuple(_entry_of(*one) for one in content["items"]),
+        turn=None if turn is None else _turn_of(*turn),
         version=version,
+        newer={name: value for name, value in content.items() if name not in _FIELDS},
     )
+
+
+def _entry_of(name: str, item: Json, job_id: str, *newer: Any) -> Entry:
+    return Entry(KeptItem(name, item), job_id, newer)
+
+
+def _turn_of(job_id: str, items: list[list[Any]], begun_ms: Any, *newer: Any) -> Turn:
+    return Turn(job_id, tuple(KeptItem(*one) for one in items), int(begun_ms), newer)

@@ -1,11 +1,20 @@
-"""The bases of immutable values: Frozen refuses unknown fields, Stored keeps those of a newer release."""
+"""The bases of immutable values: Frozen refuses unknown fields, Stored keeps those of a newer release.
+
+StoredRecord is a Stored with a schema number. `stored_fields.py` has the same for dataclasses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Final, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from worker.jobs.stored_fields import FIRST_SCHEMA
+
+NEWER_SCHEMA: Final = "newer_schema"
+"""The type of the validation error of a record with a higher schema number."""
 
 
 class Frozen(BaseModel):
@@ -51,3 +60,18 @@ class Stored(Frozen):
     def all_fields(self) -> dict[str, Any]:
         """Return the fields by name, with those that only a newer release knows."""
         return {**self.__dict__, **(self.__pydantic_extra__ or {})}
+
+
+class StoredRecord(Stored):
+    """The base of what is stored by itself: one whose schema number is higher than KNOWN_SCHEMA is not read."""
+
+    KNOWN_SCHEMA: ClassVar[int] = FIRST_SCHEMA
+    """The highest schema that this release can act on. Each record says the lowest one that its reader must know."""
+    schema_number: int = Field(default=FIRST_SCHEMA, exclude_if=lambda number: number == FIRST_SCHEMA)
+
+    @field_validator("schema_number")
+    @classmethod
+    def _is_known(cls, number: int) -> int:
+        if number > cls.KNOWN_SCHEMA:
+            raise PydanticCustomError(NEWER_SCHEMA, "the record needs a newer release")
+        return number

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, JsonValue, model_validator
 
 from worker.jobs.account_name import DEFAULT_ACCOUNT
-from worker.jobs.frozen import Stored
+from worker.jobs.frozen import Stored, StoredRecord
 from worker.jobs.offers import Consent, Offer
 from worker.jobs.spec import MEASURED, SILENCE, Policy, Priority
 from worker.jobs.states import (
@@ -43,8 +42,6 @@ SCHEMA: Final = 2
 number that its reader needs: 1, unless the record says something that must not be ignored."""
 ACCOUNT_SCHEMA: Final = 2
 """Of a record with an attempt that goes through another account than the default one, which has its response."""
-NEWER_SCHEMA: Final = "newer_schema"
-"""The type of the validation error of a record with a higher schema number."""
 
 
 class Usage(Stored):
@@ -225,10 +222,11 @@ class Hold(Stored):
     account: str | None = Field(default=None, exclude_if=lambda value: value is None)  # not the default one
 
 
-class Job(Stored):
+class Job(StoredRecord):
     """The full record of a job. `version` is the `seq` of its last event."""
 
-    schema_number: int = 1  # the lowest one that a reader must know; at most SCHEMA
+    KNOWN_SCHEMA: ClassVar[int] = SCHEMA
+    schema_number: int = 1
     id: str
     version: int
     # set at submission, never changed
@@ -272,13 +270,6 @@ class Job(Stored):
     # the only change after the end: prompt and output are removed
     content_removed: Removal | None = None
     content_removed_at: datetime | None = None
-
-    @field_validator("schema_number")
-    @classmethod
-    def _is_known(cls, number: int) -> int:
-        if number > SCHEMA:
-            raise PydanticCustomError(NEWER_SCHEMA, "the record needs a newer release")
-        return number
 
     @property
     def rerun_of(self) -> str | None:

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from pydantic import Field
 
 from worker.jobs.errors import Failure
-from worker.jobs.frozen import Frozen
+from worker.jobs.frozen import StoredRecord
 from worker.jobs.states import Outcome
 from worker.safety.messages import job_error
 
@@ -79,7 +79,7 @@ def backoff(tries: int) -> timedelta:
     return min(MAX_PROBE_DELAY, FIRST_PROBE_DELAY * (1 << min(max(tries - 1, 0), 10)))
 
 
-class ModelAccess(Frozen):
+class ModelAccess(StoredRecord):
     """The access to one model, since when, and the request that showed it. Has no content."""
 
     status: AccessStatus = "unknown"

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, Literal, assert_never
 
 from worker.jobs.errors import Refused
-from worker.jobs.frozen import Frozen
+from worker.jobs.frozen import Stored, StoredRecord
 
 AppealState = Literal["open", "sent", "answered", "closed"]
 AppealOutcome = Literal["upheld", "overturned", "withdrawn"]
@@ -34,7 +34,7 @@ _FROM: Final[dict[str, tuple[AppealState, ...]]] = {
 """The states in which a step may be taken, or an outcome recorded."""
 
 
-class AppealStep(Frozen):
+class AppealStep(Stored):
     """One thing that was done about an appeal."""
 
     kind: StepKind
@@ -52,7 +52,7 @@ class AppealStep(Frozen):
     """The provider's notice that this step linked."""
 
 
-class Appeal(Frozen):
+class Appeal(StoredRecord):
     """An appeal of an app's end user, or about jobs of the app, with all its steps, the oldest first."""
 
     id: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from worker.jobs.frozen import Frozen
+from worker.jobs.frozen import StoredRecord
 from worker.safety.messages import job_error
 
 Mode = Literal["background", "stream", "chat"]
@@ -33,7 +33,7 @@ class ServerEndpoints(NamedTuple):
         return next((mode for mode in MODES if self.has(mode)), None)
 
 
-class EndpointFit(Frozen):
+class EndpointFit(StoredRecord):
     """Whether the mode in use fits the server, as the latest probe found."""
 
     upstream: Mode

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from worker.jobs.account_name import DEFAULT_ACCOUNT
-from worker.jobs.frozen import Frozen
+from worker.jobs.frozen import StoredRecord
 from worker.jobs.record import JobError
 from worker.jobs.view_schema import NoticeAbout, NoticeView
 from worker.safety.codes import normalize_code
@@ -55,7 +55,7 @@ provider's pages may be unavailable for a while."""
 _MAX_SKEW: Final = timedelta(days=30)
 
 
-class SafetyNotice(Frozen):
+class SafetyNotice(StoredRecord):
     """One notice of the provider; content-free."""
 
     id: str  # the event's own id, so that the same event under another webhook-id is the same notice

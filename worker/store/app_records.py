@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from worker.jobs.stored_fields import require_known_schema
 from worker.store import keys
 from worker.store.envelope import MasterKeyring
 from worker.store.record_mac import RecordMacs
@@ -35,6 +36,6 @@ def load_app(macs: RecordMacs, name: str, raw: bytes) -> dict[str, Any]:
         body = json.loads(macs.detach(key, key, raw))
         if not isinstance(body, dict) or not isinstance(body["webhook_secret"], str) or body["name"] != name:
             raise TypeError("not an app's record")
-        return body
+        return require_known_schema(body)
 
     return read(key, raw, load)

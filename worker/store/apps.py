@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -16,6 +16,7 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentNotSealed, RecordUnreadable, Refused
 from worker.jobs.states import Status
+from worker.jobs.stored_fields import StoredFields, dump_fields, load_fields
 from worker.jobs.timestamps import iso_utc
 from worker.store import channels, keys
 from worker.store.admission import app_limits, app_quota, app_retention, rate_limit
@@ -58,7 +59,7 @@ class App:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKey:
+class ApiKey(StoredFields):
     """An API key. Times in ms; `revoked_at` 0 = not revoked, `expires_at` 0 = never. `person`: who has it, "" = not
     stated. What comes after it is its app's own, None = the default.
     """
@@ -361,7 +362,7 @@ def key_content(key: ApiKey) -> dict[str, Any]:
     """Return a key's record as it is stored: without the limits, which are stored with the app, and without what an
     older release does not know unless it is set.
     """
-    stored = {name: value for name, value in asdict(key).items() if name not in _OF_THE_APP}
+    stored = {name: value for name, value in dump_fields(key).items() if name not in _OF_THE_APP}
     return {name: value for name, value in stored.items() if value or name not in {"person", "expires_at"}}
 
 
@@ -378,7 +379,7 @@ def read_key(macs: RecordMacs, digest: str, raw: bytes) -> ApiKey:
 def load_key(macs: RecordMacs, digest: str, raw: bytes) -> ApiKey:
     """Decode the record of the key with this digest. Raises RecordUnreadable, ValueError."""
     body = json.loads(macs.detach(keys.api_key(digest), keys.api_key(digest), raw))
-    key = ApiKey(**{**body, "scopes": tuple(body["scopes"])})
+    key = load_fields(ApiKey, body, scopes=tuple(body["scopes"]))
     texts, times = (key.id, key.app, key.person, *key.scopes), (key.revoked_at, key.expires_at)
     if not all(isinstance(text, str) for text in texts) or any(type(time) is not int for time in times):
         raise ValueError("not a key's record")

@@ -1,7 +1,8 @@
 """Encode values as bytes for Redis and decode them: JSON with a schema number, never pickle.
 
-The record is plain (it holds no content). Everything an app sent or received is sealed: encrypted by `envelope`, or
-stored as plain JSON by `seal` where no master keys are configured.
+The record is plain (it holds no content), and compressed once its job has been settled for a while. Everything an app
+sent or received is sealed: encrypted by `envelope`, or stored as plain JSON by `seal` where no master keys are
+configured.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from worker.jobs.record import Job
+from worker.store import compression
 
 # made once: `json.dumps` with options makes an encoder for each call, and there are thousands of chunks
 _COMPACT: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -24,8 +26,8 @@ def dump_job(job: Job) -> bytes:
 
 
 def load_job(raw: bytes) -> Job:
-    """Decode a record written by any release of the same schema number."""
-    return Job.model_validate_json(raw)
+    """Decode a record written by any release of the same schema number, compressed or not."""
+    return Job.model_validate_json(compression.expand(raw))
 
 
 def dump_event(wire: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from arq.connections import ArqRedis
 
 from worker.clock import Clock, to_ms
+from worker.jobs.stored_fields import require_known_schema
 from worker.store import keys
 from worker.store.apps import ApiKey, read_key
 from worker.store.connection.pool import keyring_of
@@ -149,7 +150,7 @@ class ConsoleAccess:
             return None
 
         def load(raw: bytes) -> ConsoleGrant:
-            body = json.loads(self._macs.detach(name, name, raw))
+            body = require_known_schema(json.loads(self._macs.detach(name, name, raw)))
             key_id, digest, expires_at = body["key_id"], body["digest"], body["expires_at"]
             if not isinstance(key_id, str) or not isinstance(digest, str) or type(expires_at) is not int:
                 raise TypeError("not a session's record")

@@ -17,7 +17,8 @@ from redis.exceptions import ResponseError
 
 from worker.clock import Clock
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, UnreadableReason
-from worker.jobs.record import NEWER_SCHEMA
+from worker.jobs.frozen import NEWER_SCHEMA
+from worker.jobs.stored_fields import NewerSchema
 from worker.store import keys
 from worker.store.errors import is_wrong_type, store_errors
 from worker.telemetry.events import emit
@@ -44,10 +45,23 @@ def read(key: str, raw: bytes, load: Callable[[bytes], T]) -> T:
 
 
 def _cause(error: BaseException, raw: bytes) -> UnreadableReason:
+    if isinstance(error, NewerSchema):
+        return "newer"
     if isinstance(error, ValidationError) and is_json(raw):
         rows = error.errors(include_input=False, include_url=False, include_context=False)
         return "newer" if all(row["type"] in _NEWER for row in rows) else "wrong_shape"
     return "wrong_shape" if is_json(raw) else "not_json"
+
+
+def needs_newer_release(key: str, raw: bytes, load: Callable[[bytes], object]) -> bool:
+    """Return True when only a newer release can read the bytes of this key: they are to stay as they are."""
+    try:
+        read(key, raw, load)
+    except RecordUnreadable as error:
+        return error.why == "newer"
+    except ContentDamaged:
+        return False
+    return False
 
 
 def is_json(raw: bytes) -> bool:

@@ -161,6 +161,8 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "key.expiring": _row(WARNING, "An API key (`what`) ends soon: whoever uses it needs a new one.", "what seconds"),
     "content.damaged": _row(ERROR, "Content can't be read: it isn't what was written."),
     "audit.unsealed": _row(ERROR, "Audit records could not be sealed.", "error"),
+    "audit.unarchived": _row(ERROR, "The audit trail could not be archived; Redis keeps it.", "error lag_seconds"),
+    "audit.archived": _row(INFO, "Audit records were archived, trimmed from Redis or removed.", "what count"),
     "audit.no_key": _row(WARNING, "There is no key to sign the audit trail with.", "error"),
     # webhooks
     "webhook.tried": _row(DEBUG, "A message was sent once.", "result http_status seconds lag_seconds host attempts"),
@@ -178,6 +180,8 @@ EVENTS: Final[dict[str, EventSpec]] = {
     "worker.broke": _row(ERROR, "A component of a worker ended by itself.", "error at what"),
     "round.broke": _row(ERROR, "A pass of a worker's loop failed with an internal error.", "error at what"),
     "worker.listening": _row(INFO, "A worker's health port is open.", "host port"),
+    "migration.began": _row(INFO, "A worker begins a migration of the store, which `version` numbers.", "version"),
+    "migration.done": _row(INFO, "A migration of the store is done; `count` values were looked at.", "version count"),
     "sweep.done": _row(DEBUG, "A sweep is complete."),
     "sweep.stuck": _row(ERROR, "A job could not be expired.", "error at"),
     "queue.stuck": _row(ERROR, "A job has been ready for long, and no worker takes it.", "seconds count"),

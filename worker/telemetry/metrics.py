@@ -148,6 +148,8 @@ METRICS: Final[dict[str, Metric]] = {
     "vigil_workers_alive": Metric("gauge", "Workers with a heartbeat within a minute.", (), (), "store"),
     "vigil_workers_draining": Metric("gauge", "Those of them that drain.", (), (), "store"),
     "vigil_worker_slots_alive": Metric("gauge", "Jobs that the workers alive may run.", (), (), "store"),
+    "vigil_migrations_left": Metric("gauge", "Migrations of the store that are not done.", (), (), "store"),
+    "vigil_older_processes": Metric("gauge", "Processes of older releases that they wait for.", (), (), "store"),
     "vigil_limit_waiting_jobs": Metric(
         "gauge", "Jobs that a limit keeps from calling their model.", ("waits_for",), (), "store"
     ),
@@ -162,6 +164,9 @@ METRICS: Final[dict[str, Metric]] = {
     ),
     "vigil_last_probe_timestamp_seconds": Metric(
         "gauge", "When access was last probed.", ("model", "provider_account"), (), "store"
+    ),
+    "vigil_audit_unarchived_seconds": Metric(
+        "gauge", "Age of the oldest sealed audit record that is not archived, with an archive.", (), (), "store"
     ),
     "vigil_redis_used_memory_bytes": Metric("gauge", "Memory that Redis uses.", (), (), "store"),
     "vigil_redis_used_memory_ratio": Metric("gauge", "The same to maxmemory; absent = no limit.", (), (), "store"),

@@ -110,6 +110,10 @@ EVENTS: Final[dict[str, tuple[str, Issue]]] = {
         "audit-unsealed",
         Issue("Audit records could not be sealed ({error})", "error", "README", ("error",)),
     ),
+    "audit.unarchived": (
+        "audit-unarchived",
+        Issue("The audit trail could not be archived ({error})", "error", "ArchiveLag", ("error",)),
+    ),
     **{
         name: (name, _BUG)
         for name in (

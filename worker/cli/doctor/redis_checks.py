@@ -7,8 +7,10 @@ from typing import Final
 
 from worker.audit.chain import stream_id
 from worker.audit.seals import BadSeal
+from worker.cli.doctor.archive_check import archive_check
 from worker.cli.doctor.check import DoctorCheck, State, clock_check
 from worker.cli.doctor.key_checks import key_check
+from worker.cli.doctor.migration_check import migration_check
 from worker.cli.doctor.store_identity_check import seal_check, store_check
 from worker.cli.processes import with_redis
 from worker.clock import Clock
@@ -18,6 +20,7 @@ from worker.settings import Settings
 from worker.store.admission.app_quota import AppQuota
 from worker.store.admission.model_access import known_access
 from worker.store.apps import Apps
+from worker.store.archive.attached import IMPATIENT, attach_archive
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.connection.command_rights import advice, missing_rules, user_of
@@ -44,6 +47,7 @@ async def redis_checks(settings: Settings) -> AsyncIterator[DoctorCheck]:
         async with with_redis(settings) as actual:
             url = actual.redis_url or ""
             redis = connect(url, max_connections=2, retries=1)
+            attach_archive(redis, settings, IMPATIENT)
             try:
                 async for check in _checks(redis, url, kind, settings):
                     yield check
@@ -77,8 +81,10 @@ async def _checks(redis: Redis, url: str, kind: str, settings: Settings) -> Asyn
     after = clock.now().timestamp()
     yield clock_check("clock", "Redis", seconds + micros / 1e6 - (before + after) / 2)
     yield await _workers(redis, clock)
+    yield await migration_check(redis, clock)
     yield await _access(redis)
     yield await _audit_trail(redis, clock, settings)
+    yield await archive_check(redis, clock, settings)
     yield await key_check(redis, clock)
     sealed = await seal_check(settings, url)
     if sealed is not None:

@@ -20,7 +20,7 @@ from worker.store import keys
 from worker.store.connection.locks import try_lock
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
-from worker.store.values import readable, reporting_unreadable
+from worker.store.values import needs_newer_release, readable, reporting_unreadable
 
 PROBE_FUNCTION: Final = "probe_models"
 """The name of the arq function by which workers probe all models."""
@@ -45,10 +45,15 @@ class ModelAccessStore:
         return _read(self.scope, rows)
 
     async def change(self, model: str, decide: Callable[[ModelAccess], ModelAccess | None]) -> ModelAccess | None:
-        """Change a row by `decide`; return it, or None if unchanged. A concurrent change calls `decide` again."""
+        """Change a row by `decide`; return it, or None if unchanged: also one that only a newer release can read.
+
+        A concurrent change calls `decide` again.
+        """
         async with store_errors("store the access"):
             while True:
                 raw = await self._redis.hget(keys.access(self.scope), model)
+                if raw and needs_newer_release(keys.access(self.scope), raw, ModelAccess.model_validate_json):
+                    return None
                 new = decide(
                     next(iter(_read(self.scope, {model.encode(): raw} if raw else {}).values()), ModelAccess())
                 )
@@ -61,6 +66,9 @@ class ModelAccessStore:
     async def note_endpoint(self, endpoint: EndpointFit) -> None:
         """Store how the configured mode fits the server."""
         async with store_errors("store the access"):
+            raw = await self._redis.get(keys.endpoint_fit(self.scope))
+            if raw and needs_newer_release(keys.endpoint_fit(self.scope), raw, EndpointFit.model_validate_json):
+                return
             await self._redis.set(keys.endpoint_fit(self.scope), endpoint.model_dump_json(), ex=_TTL_S)
 
     async def try_lock(self, seconds: float) -> bool:

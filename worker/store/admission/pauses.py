@@ -7,7 +7,7 @@ A claim marks the jobs that a pause stops, so none starts after `pause` has retu
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
@@ -17,6 +17,7 @@ from worker.clock import Clock, from_ms, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.record import Job
 from worker.jobs.states import PAUSE_SCOPE
+from worker.jobs.stored_fields import StoredFields, dump_fields, load_fields
 from worker.store import channels, keys
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
@@ -32,7 +33,7 @@ _NEVER: Final = 10**13  # ms: a pause without an end
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(StoredFields):
     """A pause: of what (`name`: an app, a model, a safety identifier), by whom, why, since and until when."""
 
     kind: Kind | Literal["unreadable"]
@@ -98,7 +99,7 @@ def _pause(macs: RecordMacs, scope: bytes, raw: bytes, until_ms: int) -> Pause:
 def load_pause(macs: RecordMacs, scope: str, raw: bytes) -> Pause:
     """Decode a stored pause. Raises RecordUnreadable for one that Vigil did not write, ValueError."""
     body = json.loads(macs.detach(keys.pause(scope), scope, raw))
-    pause = Pause(**body)
+    pause = load_fields(Pause, body)
     times = (pause.since_ms, pause.until_ms)
     if pause.kind not in get_args(Kind) or not all(0 <= int(n) <= 10 * _NEVER for n in times):
         raise ValueError("not a pause")
@@ -119,7 +120,7 @@ class Pauses:
         ends = _NEVER if until is None else to_ms(until)
         made = Pause(kind, name, by, note, to_ms(self._clock.now()), ends, app)
         async with store_errors("pause"), self._redis.pipeline(transaction=True) as pipe:
-            record = self._macs.attach(made.scope, json.dumps(asdict(made), separators=(",", ":")))
+            record = self._macs.attach(made.scope, json.dumps(dump_fields(made), separators=(",", ":")))
             pipe.set(keys.pause(made.scope), record)
             pipe.zadd(keys.PAUSES, {made.scope: ends})
             pipe.sadd(keys.HOLDING_SCOPES, made.scope)

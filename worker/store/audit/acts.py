@@ -24,6 +24,7 @@ EXPORTED: Final = "audit.exported"
 ROTATED: Final = "encryption.rotated"
 SEALED: Final = "store.sealed"
 ACCEPTED: Final = "store.accepted"
+MIGRATED: Final = "store.migrated"
 Via = Literal["http", "console", "cli"]
 
 

@@ -48,9 +48,15 @@ class EndUserRows:
             for name in names:
                 pipe.lindex(name, 0)
             places = await pipeline_replies(pipe, names)
-        rows = await self._trail.records_at([place.decode(errors="replace") for place in places if place])
+        rows = await self._trail.stored_at([place.decode(errors="replace") for place in places if place])
         first = [body for row in rows if (body := body_of(row)) and body.get("seq") == 1]
-        return {str(body["job_id"]): person_of(body) for body in first}
+        found = {str(body["job_id"]): person_of(body) for body in first}
+        for job_id in wanted:
+            if job_id not in found:
+                known, person = self._trail.archived_end_user(job_id)
+                if known:
+                    found[job_id] = person
+        return found
 
 
 def body_of(row: AuditRow) -> dict[str, Any] | None:

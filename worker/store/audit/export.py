@@ -11,6 +11,7 @@ from worker.audit.chain import AuditRow, app_chain, chain_of_row, stream_id
 from worker.audit.export import ExportManifest, follows_from_nothing
 from worker.audit.seals import Seal, parse
 from worker.clock import Clock
+from worker.store.audit.archived_seals import archived_seals
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
 from worker.store.audit.trail_search import TrailFilter, TrailSearch
@@ -69,7 +70,11 @@ class Export:
         if self.wanted.app is not None:
             line = await seals.last_retention(await seals.count())
             return dict(parse(line).body["heads"]) if line is not None else {}
-        async for lines in seals.pages(await seals.count()):
+        self.seals = await archived_seals(self.redis)
+        first, skipped = await seals.first_number(), 0
+        if self.seals and first is not None:
+            skipped = max(0, self.seals[-1].number - first + 1)
+        async for lines in seals.pages(await seals.count(), skipped):
             self.seals += [parse(line) for line in lines]
         retention = next((seal for seal in reversed(self.seals) if seal.kind == "retention"), None)
         return dict(retention.body["heads"]) if retention is not None else {}

@@ -14,10 +14,11 @@ from worker.audit.record import note_record
 from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.store import keys
+from worker.store.audit.stream_records import stored_fields
 from worker.store.audit.trail import Trail
 from worker.store.commands import Command, flatten
 from worker.store.connection.lua_scripts import RUN_COMMANDS, script
-from worker.store.connection.pool import require_permissions
+from worker.store.connection.pool import require_permissions, writes_compact
 from worker.store.errors import store_errors
 
 _MAX_TRIES: Final = 50
@@ -66,7 +67,9 @@ class NotedChanges:
         for _ in range(_MAX_TRIES):
             last = await self._trail.last_of_chain(chain)
             head, body = link(last.hash if last else GENESIS, record)
-            args = [last.id if last else "", head, body, guard.kind, guard.name, guard.value or b"", *flatten(commands)]
+            fields = stored_fields(head, body, compact=writes_compact(self._redis))
+            guarded = guard.kind, guard.name, guard.value or b""
+            args = [last.id if last else "", head, *guarded, len(fields), *fields, *flatten(commands)]
             async with store_errors("write a change and its audit record", guard.key):
                 verdict, *rest = await self._script(keys=names, args=args)
             if verdict == b"OK":

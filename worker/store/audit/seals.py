@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 
-from worker.audit.seals import Seal, parse
+from worker.audit.seals import BadSeal, Seal, parse
 from worker.store import keys
 from worker.store.commands import Command, flatten
 from worker.store.connection.locks import try_lock
@@ -61,6 +61,14 @@ class Seals:
             raw: bytes | None = await self._redis.lindex(keys.SEALS, 0)
         return raw
 
+    async def first_number(self) -> int | None:
+        """Return the number of the oldest seal, or None without one, or when it can't be read."""
+        raw = await self.first()
+        try:
+            return parse(raw).number if raw is not None else None
+        except BadSeal:
+            return None
+
     async def last_retention(self, count: int) -> bytes | None:
         """Return the line of the newest retention seal among the first `count`, or None."""
         for high in range(count, 0, -_PAGE):
@@ -71,17 +79,28 @@ class Seals:
                 return found
         return None
 
+    async def retained(self) -> bytes | None:
+        """Return the line of the retention seal that tells what Redis keeps, or None; it is proven by its signature."""
+        async with store_errors("read the seals", keys.RETENTION_SEAL):
+            raw: bytes | None = await self._redis.get(keys.RETENTION_SEAL)
+        return raw
+
     async def newest(self, limit: int) -> list[Seal]:
         """Return up to `limit` of the newest seals, newest first. Raises BadSeal when one can't be parsed."""
         async with store_errors("read the seals", keys.SEALS):
             lines = await self._redis.lrange(keys.SEALS, -limit, -1)
         return [parse(text) for text in reversed(lines)]
 
-    async def after_number(self, number: int) -> list[Seal]:
+    async def numbered(self, number: int) -> Seal | None:
+        """Return the seal of this number, or None if it is not in Redis. Raises BadSeal."""
+        found = await self.after_number(number - 1, limit=1)
+        return found[0] if found and found[0].number == number else None
+
+    async def after_number(self, number: int, limit: int = _PAGE) -> list[Seal]:
         """Return up to a page of seals with a higher number, in order."""
         first = await self.first()
         if first is None:
             return []
         start = max(0, number + 1 - parse(first).number)
         async with store_errors("read the seals", keys.SEALS):
-            return [parse(text) for text in await self._redis.lrange(keys.SEALS, start, start + _PAGE - 1)]
+            return [parse(text) for text in await self._redis.lrange(keys.SEALS, start, start + limit - 1)]

@@ -14,14 +14,18 @@ from worker.audit.chain import GENESIS, AuditRow, chain_of_row, stream_id
 from worker.audit.diagnose import AuditFault, TamperKind, diagnose_chain, diagnose_end
 from worker.audit.keys import TrustedKeys
 from worker.audit.report import Report
-from worker.audit.seals import BadSeal, parse
+from worker.audit.seals import BadSeal, Seal, parse
 from worker.audit.verify import Verifier
 from worker.clock import Clock, to_ms
 from worker.jobs.errors import RecordUnreadable
 from worker.jobs.timestamps import iso_ms
 from worker.store import keys
+from worker.store.archive.archive_state import ArchiveState, ArchiveStates
+from worker.store.archive.attached import archive_of
+from worker.store.archive.audit_archive import ArchiveDamaged, AuditArchive
+from worker.store.audit.archive_verification import ArchiveVerification
 from worker.store.audit.seals import Seals
-from worker.store.audit.trail import Trail
+from worker.store.audit.trail import START, Trail
 from worker.store.connection.lua_scripts import script
 from worker.store.errors import store_errors
 from worker.store.values import pipeline_replies
@@ -65,7 +69,7 @@ class TrailVerification:
         """`sealed_within`: older records that no checkpoint covers are a fault, if there is a key; None = never."""
         self._redis, self._clock, self._trusted, self._pace = redis, clock, trusted, pace
         self._sealed_within = sealed_within if len(trusted) else None
-        self._trail, self._seals = Trail(redis, clock), Seals(redis)
+        self._trail, self._seals, self._states = Trail(redis, clock), Seals(redis), ArchiveStates(redis)
         self._starts: dict[str, str] = {}
         self._chain_heads_script: Any = script(redis, "audit/chain_heads")
 
@@ -79,27 +83,44 @@ class TrailVerification:
     async def _verify(self, shipped: Iterable[bytes] | None) -> Report:
         report = Report()
         for _ in range(_MAX_PASSES):
-            before, begun = await self._seals.first(), self._clock.monotonic()
+            before, begun = await self._fixed(), self._clock.monotonic()
             report = await self._pass()
             report.seconds = self._clock.monotonic() - begun
-            if report.good or before == await self._seals.first():
-                break  # otherwise retention ran meanwhile: verify again
+            if report.good or before == await self._fixed():
+                break  # otherwise retention ran meanwhile, or records went to the archive: verify again
         if shipped is not None:
             report.faults += await self._compare(shipped, report)
         return report
 
+    async def _fixed(self) -> tuple[bytes | None, bytes]:
+        """Return what changes when records are removed: the first seal, the state of the archive."""
+        state = await self._states.get()
+        return await self._seals.first(), state.line if state is not None else b""
+
     async def _pass(self) -> Report:
         begun = to_ms(self._clock.now())
+        state = await self._states.get()
         count, first = await self._seals.count(), await self._seals.first()
         line = await self._seals.last_retention(count) if first and _number(first) != 1 else None
+        if state is not None and line is None:
+            line = await self._seals.retained()  # it may be in the archive by now
         try:
             retention = parse(line) if line else None
         except BadSeal as error:
             return Report(faults=[AuditFault(TamperKind.CHECKPOINT, f"the retention seal is {error}")])
         self._starts = dict(retention.body["heads"]) if retention is not None else {}
-        verifier = Verifier(self._trusted, retention)
-        await self._stream(verifier, count)
-        faults = await self._explain(verifier)
+        archive = archive_of(self._redis)
+        if archive is None and state is not None and state.has_left:
+            detail = f"checkpoints up to {state.seal} are in the archive {state.address}, and VIGIL_ARCHIVE is not set"
+            return Report(faults=[AuditFault(TamperKind.ARCHIVE, detail)])
+        extra, over = list[AuditFault](), None
+        if archive is None:
+            verifier = Verifier(self._trusted, retention)
+            await self._stream(verifier, count)
+        else:
+            verification, verifier = await self._stream_both(archive, state or ArchiveState(), retention)
+            extra, over = verification.faults, verification.over
+        faults = [*extra, *await self._explain(verifier)]
         named = {fault.job_id for fault in faults}
         faults += [fault for fault in await self._check_heads(verifier) if fault.job_id not in named]
         if not verifier.stopped:
@@ -114,15 +135,28 @@ class TrailVerification:
         )
         if retention is not None:
             report.removed, report.removed_before = retention.body["removed"], _time(retention.body["upto"])
+        if over is not None:
+            report.removed, report.removed_before = report.removed + over.body["removed"], _time(over.body["upto"])
         if not count and verifier.records:
             report.notes.append("nothing is sealed: does a worker run that has a signing key?")
         if verifier.forgotten:
             report.notes.append("some records that follow the end of a job are vouched for by their checkpoint alone")
         return report
 
-    async def _stream(self, verifier: Verifier, count: int) -> None:
-        seals, more = self._seals.pages(count, size=self._pace.seals), count > 0
-        async for rows in self._trail.pages(count=self._pace.records):
+    async def _stream_both(
+        self, archive: AuditArchive, state: ArchiveState, retention: Seal | None
+    ) -> tuple[ArchiveVerification, Verifier]:
+        """Verify what a hold kept in Redis, the archive, and what follows in Redis."""
+        verification = ArchiveVerification(self._redis, self._clock, archive, self._trusted, self._pace.rest)
+        verification.page = self._pace.records
+        verifier, low, skipped = await verification.run(state, retention)
+        if low is not None:
+            await self._stream(verifier, await self._seals.count(), low, skipped)
+        return verification, verifier
+
+    async def _stream(self, verifier: Verifier, count: int, low: str = START, skipped: int = 0) -> None:
+        seals, more = self._seals.pages(count, skipped, size=self._pace.seals), count > skipped
+        async for rows in self._trail.stored_pages(low, count=self._pace.records):
             while more and verifier.sealed_to < stream_id(rows[-1].id) and not verifier.stopped:
                 lines = await anext(seals, None)
                 more = lines is not None
@@ -289,9 +323,12 @@ class TrailVerification:
         """Find every record of a chain by reading the whole trail: its index may have been tampered with too."""
         mark = b'"job_id":"%b"' % chain.encode()
         found: list[AuditRow] = []
-        async for rows in self._trail.pages(count=self._pace.records):
-            found += [row for row in rows if mark in row.record]
-            await self._pace.rest(0)
+        try:
+            async for rows in self._trail.pages(count=self._pace.records):
+                found += [row for row in rows if mark in row.record]
+                await self._pace.rest(0)
+        except ArchiveDamaged:
+            return found  # it is named already
         return found
 
     async def _compare(self, shipped: Iterable[bytes], report: Report) -> list[AuditFault]:

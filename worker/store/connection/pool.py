@@ -52,6 +52,11 @@ def keyring_of(redis: ArqRedis) -> MasterKeyring:
     return keyring
 
 
+def writes_compact(redis: ArqRedis) -> bool:
+    """Return whether this client writes the compressed form; every client reads it."""
+    return bool(vars(redis).get("compact", False))
+
+
 def keyring_from(settings: Settings) -> MasterKeyring:
     """Return the keyring of the settings."""
     return MasterKeyring.from_settings(settings.encryption_keys, accept_plain=settings.accept_unsealed)
@@ -64,15 +69,19 @@ def connect(
     guard: ConnectionChecks | None = None,
     max_connections: int = 32,
     retries: int = 3,
+    compact: bool = False,
 ) -> ArqRedis:
     """Return a client for the Redis at this address; it connects on first use. Raises AddressError.
 
-    `keyring`: encrypts content; without one it is stored plain. `guard`: what each connection must pass. `retries`: how
-    often a command is sent again over a fresh connection; all of Vigil's scripts may be sent twice.
+    `keyring`: encrypts content; without one it is stored plain. `guard`: what each connection must pass. `retries`:
+    how often a command is sent again over a fresh connection; all of Vigil's scripts may be sent twice. `compact`:
+    write audit records, and records and events of settled jobs, in the compressed form (`compression.py`).
     """
-    return connect_to(
+    client = connect_to(
         redis_address.parse(url), keyring=keyring, guard=guard, max_connections=max_connections, retries=retries
     )
+    client.compact = compact
+    return client
 
 
 def connect_to(

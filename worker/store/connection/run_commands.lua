@@ -93,8 +93,9 @@ local function put_into_quarantine(rows, due, unnoted, ends, log, keep, end_user
   local stored = call('HGET', rows, end_user)
   local at, entry, new_end = tonumber(now), began, tonumber(until_ms)
   if stored then
-    local stored_end = tonumber(json(stored).until_ms)
-    if not stored_end or stored_end == 0 then return end
+    local known = json(stored)
+    local stored_end = tonumber(known.until_ms)
+    if not stored_end or stored_end == 0 or number(known.schema_number) > 1 then return end
     if stored_end > at then
       if new_end ~= 0 and new_end <= stored_end then return end
       entry = renewed

@@ -149,7 +149,7 @@ async def read_answer(execute: Callable[..., Any], mark: StoreMark | None) -> St
 
 
 async def _has_marked(execute: Callable[..., Any], mark: StoreMark, named: bool) -> bool:
-    """Return whether the marked record exists, or retention removed it.
+    """Return whether the marked record exists, or retention removed it, or it left for the archive.
 
     Without a trail, or when Vigil itself has set the trail aside since that record, the counter decides.
     """
@@ -171,9 +171,11 @@ async def _aside(execute: Callable[..., Any], record: str) -> bool:
 
 
 async def _removed(execute: Callable[..., Any], record: str) -> bool:
-    line = await _or_none(execute("GET", keys.RETENTION_SEAL))
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return stream_id(record) <= stream_id(str(json.loads(line)["upto"]))
+    for name, field in ((keys.RETENTION_SEAL, "upto"), (keys.ARCHIVE, "trimmed")):
+        line = await _or_none(execute("GET", name))
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if stream_id(record) <= stream_id(str(json.loads(line)[field])):
+                return True
     return False
 
 

@@ -13,7 +13,8 @@ from arq.connections import ArqRedis
 
 from worker.audit.chain import app_chain
 from worker.clock import Clock
-from worker.jobs.errors import ContentDamaged
+from worker.jobs.errors import ContentDamaged, RecordUnreadable
+from worker.jobs.stored_fields import NewerSchema, require_known_schema
 from worker.store import keys
 from worker.store.admission import app_quota
 from worker.store.admission.app_quota import AppQuota
@@ -47,7 +48,10 @@ class ConversationDocuments:
         self._remove: Any = script(redis, "conversations/remove")
 
     async def find(self, app: str, conversation_id: str) -> StoredDocument | None:
-        """Return the app's conversation, or None if it has none of this id. Raises KeyMissing, ContentDamaged."""
+        """Return the app's conversation, or None if it has none of this id.
+
+        Raises KeyMissing, ContentDamaged; RecordUnreadable for one that only a newer release can read.
+        """
         key = keys.conversation(app, conversation_id)
         async with store_errors("read a conversation", key):
             version, raw = await self._redis.hmget(key, "v", "doc")
@@ -56,7 +60,12 @@ class ConversationDocuments:
         content = self._keyring.unseal_named(conversation_name(app, conversation_id), raw)
         if not isinstance(content, dict):
             raise ContentDamaged("", _FIELD)
-        return StoredDocument(content, version.decode(errors="replace"))
+        try:
+            return StoredDocument(require_known_schema(content), version.decode(errors="replace"))
+        except NewerSchema:
+            raise RecordUnreadable(key, "newer") from None
+        except ValueError:
+            raise ContentDamaged("", _FIELD) from None
 
     async def store(
         self, app: str, conversation_id: str, document: StoredDocument, keep_seconds: float, quota: AppQuota | None

@@ -15,20 +15,23 @@ from arq.connections import ArqRedis
 from worker.audit.chain import app_chain
 from worker.clock import Clock, to_ms
 from worker.jobs import ids
-from worker.jobs.errors import ContentDamaged, ContentNotSealed, KeyMissing, RecordUnreadable, Refused
+from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable, Refused
 from worker.safety.appeals import Appeal, AppealState, AppealStep, has_notice, open_appeal, take_step
 from worker.store import keys
 from worker.store.audit.hold_names import end_user_hold
 from worker.store.audit.noted_changes import Guard, NotedChanges
+from worker.store.codec import pack
 from worker.store.commands import Command
 from worker.store.connection.pool import keyring_of
 from worker.store.end_users.ledger_entries import LEDGER_TTL_S
 from worker.store.end_users.score_pages import cursor_of, members_after, position_of
 from worker.store.errors import store_errors
-from worker.store.values import PARSE_ERRORS, report_unreadable, reporting_unreadable, valid_members
+from worker.store.values import read, report_unreadable, reporting_unreadable, valid_members
 
 CLOSED_TTL_S: Final = LEDGER_TTL_S
 """Seconds that an appeal is kept after it was closed; an open one stays."""
+NEWER_APPEAL: Final = "appeal_needs_newer_release"
+"""The code of the refusal to read what only a newer release can."""
 MAX_OPEN: Final = 50
 """Appeals of one end user, job or case that are listed with it."""
 _MAX_TRIES: Final = 10
@@ -39,6 +42,7 @@ _MAX_PER_SWEEP: Final = 100
 _RECHECK_MS: Final = 3_600_000
 _ID: Final = re.compile(r"appeal_[0-9a-z]{26}")
 _UNREADABLE: Final = "This appeal can't be read here: its key is missing, or it was changed."
+_NEWER: Final = "A newer release wrote this appeal, and only that can read it: try again, or finish the update."
 
 Step = Callable[[Appeal], Appeal]
 
@@ -143,15 +147,16 @@ class Appeals:
         return count
 
     async def _remove(self, app: str, appeal_id: str, member: str, now: int) -> bool:
+        newer = False
         try:
             appeal = await self.find(app, appeal_id)
-        except Refused:
-            appeal = None
+        except Refused as error:
+            appeal, newer = None, error.code == NEWER_APPEAL
         held = [app_chain(app), *(appeal.jobs if appeal is not None else ())]
         if appeal is not None and appeal.safety_identifier is not None:
             held.append(end_user_hold(app, appeal.safety_identifier))
         async with store_errors("read the holds", keys.LEGAL_HOLDS):
-            stays = any(await self._redis.smismember(keys.LEGAL_HOLDS, held))
+            stays = newer or any(await self._redis.smismember(keys.LEGAL_HOLDS, held))
         async with store_errors("remove an appeal", keys.APPEALS_OVER), self._redis.pipeline(transaction=True) as pipe:
             if stays:
                 pipe.zadd(keys.APPEALS_OVER, {member: now + _RECHECK_MS})
@@ -192,12 +197,17 @@ class Appeals:
     def _open(self, app: str, appeal_id: str, raw: bytes) -> Appeal:
         try:
             return self._load(app, appeal_id, raw)
-        except (KeyMissing, ContentDamaged, ContentNotSealed, *PARSE_ERRORS):
-            report_unreadable(RecordUnreadable(keys.appeal(app, appeal_id), "wrong_shape"))
+        except (KeyMissing, ContentDamaged, RecordUnreadable) as error:
+            why = error.why if isinstance(error, RecordUnreadable) else "wrong_shape"
+            report_unreadable(RecordUnreadable(keys.appeal(app, appeal_id), why))
+            if why == "newer":
+                raise Refused(NEWER_APPEAL, _NEWER, 409) from None
             raise Refused("appeal_unreadable", _UNREADABLE, 409) from None
 
     def _load(self, app: str, appeal_id: str, raw: bytes) -> Appeal:
-        return Appeal.model_validate(self._keyring.unseal_named(appeal_name(app, appeal_id), raw))
+        """Decode an appeal. Raises KeyMissing, ContentDamaged, RecordUnreadable."""
+        content = pack(self._keyring.unseal_named(appeal_name(app, appeal_id), raw))
+        return read(keys.appeal(app, appeal_id), content, Appeal.model_validate_json)
 
     async def _read(self, app: str, names: Sequence[str]) -> list[Appeal]:
         """Return the appeals of these ids, in this order; leave out those that are gone or can't be read."""
@@ -209,7 +219,9 @@ class Appeals:
         for name, raw in zip(names, rows, strict=True):
             try:
                 found += [] if raw is None else [self._load(app, name, raw)]
-            except (KeyMissing, ContentDamaged, ContentNotSealed, *PARSE_ERRORS):
+            except RecordUnreadable as error:
+                report_unreadable(error)
+            except (KeyMissing, ContentDamaged):
                 report_unreadable(RecordUnreadable(keys.appeal(app, name), "wrong_shape"))
         return found
 

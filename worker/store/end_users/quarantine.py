@@ -39,7 +39,7 @@ from worker.store.end_users.quarantine_rows import (
 )
 from worker.store.envelope import PRIVATE
 from worker.store.errors import store_errors
-from worker.store.values import count_of, readable, reporting_unreadable, valid_members
+from worker.store.values import count_of, needs_newer_release, readable, reporting_unreadable, valid_members
 
 ADDED: Final = "quarantine.added"
 LIFTED: Final = "quarantine.lifted"
@@ -120,6 +120,8 @@ class Quarantine:
                 return False  # one that can't be read stands
             act: LogAct = "renewed" if current is not None and not self._is_over(current) else "began"
             named = row if current is None else replace(row, name=current.name)
+            if current is not None and act == "renewed":
+                named = replace(named, newer=current.newer)
             commands = [*set_commands(self._dump(named), named, act), *flag(app, end_user, now)]
             guard = Guard("field", keys.QUARANTINE, end_user, stored)
             noted = await self._changes.write(ADDED, commands, guard, app=app, by=row.by, why=reason, data=_data(row))
@@ -188,6 +190,8 @@ class Quarantine:
                 raw = await self._redis.hget(keys.QUARANTINE, end_user)
             one = self._readable(end_user, raw) if raw else None
             done: list[Command] = [("SREM", keys.UNNOTED_QUARANTINES, end_user)]
+            if one is None and raw and self._is_newer(end_user, raw):
+                continue  # a worker that can read it notes it
             if one is None:
                 async with store_errors("note a quarantine", keys.UNNOTED_QUARANTINES):
                     await self._redis.srem(keys.UNNOTED_QUARANTINES, end_user)
@@ -208,6 +212,16 @@ class Quarantine:
                     one = self._readable(end_user.decode(errors="replace"), raw)
                     if one is not None and one.until_ms:
                         await self._redis.zadd(keys.QUARANTINE_ENDS, {end_user: one.until_ms}, nx=True)
+
+    async def index_some_ends(self, cursor: int) -> tuple[int, int]:
+        """Do what `index_ends` does for some rows; return (where to go on, 0 at the end; how many rows there were)."""
+        async with store_errors("look for the ends of quarantines", keys.QUARANTINE):
+            after, rows = await self._redis.hscan(keys.QUARANTINE, cursor, count=_ROWS_AT_ONCE)
+            read = [self._readable(name.decode(errors="replace"), raw) for name, raw in rows.items()]
+            ends = {one.safety_identifier: one.until_ms for one in read if one is not None and one.until_ms}
+            if ends:
+                await self._redis.zadd(keys.QUARANTINE_ENDS, ends, nx=True)
+        return int(after), len(rows)
 
     async def find(self, app: str, end_user: str) -> QuarantinedUser | None:
         """Return the app's end user if quarantined now, else None."""
@@ -269,6 +283,8 @@ class Quarantine:
                 one = self._readable(end_user, raw) if raw else None
                 if one is not None and self._is_over(one):
                     continue  # no worker ran in all that time: its jobs go on, once it has ended
+                if one is None and raw and self._is_newer(end_user, raw):
+                    continue  # a worker that can read it knows whose jobs to cancel
                 app = (await self._with_name(one, raw)).app if one is not None else ""
                 waiting: list[str] = []
                 for status in ("queued", "scheduled"):
@@ -333,6 +349,9 @@ class Quarantine:
     def _readable(self, end_user: str, raw: bytes) -> QuarantinedUser | None:
         rows = readable([(keys.QUARANTINE, raw)], lambda raw: self._load(end_user, raw))
         return next((one for _, one in rows), None)
+
+    def _is_newer(self, end_user: str, raw: bytes) -> bool:
+        return needs_newer_release(keys.QUARANTINE, raw, lambda raw: self._load(end_user, raw))
 
     def _load(self, end_user: str, raw: bytes) -> QuarantinedUser:
         one = load_row(self._keyring.macs, end_user, raw)

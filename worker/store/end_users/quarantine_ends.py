@@ -5,8 +5,7 @@ While no worker ran, nothing is lost: the next submit ends it, or the first swee
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Final
 
 from arq.connections import ArqRedis
 
@@ -16,9 +15,9 @@ from worker.store import keys
 from worker.store.audit.noted_changes import Guard, NotedChanges
 from worker.store.connection.pool import keyring_of
 from worker.store.connection.store_clock import StoreClock
-from worker.store.end_users.quarantine_rows import BY_VIGIL, LogEntry, remove_commands, row_name
+from worker.store.end_users.quarantine_rows import BY_VIGIL, LogEntry, load_row, remove_commands
 from worker.store.errors import store_errors
-from worker.store.values import report_unreadable
+from worker.store.values import read, report_unreadable
 from worker.telemetry.events import emit
 
 ENDED: Final = "quarantine.ended"
@@ -29,7 +28,8 @@ async def end_quarantine(redis: ArqRedis, end_user: str, clock: Clock | None = N
     """Remove the row of an end user whose quarantine has run out, and record that in the trail of the app.
 
     `clock`: by default the time of Redis. Return False when the end user stays quarantined: Vigil did not write that
-    row, so whoever changed it may have changed its end; or the app's trail is broken.
+    row, so whoever changed it may have changed its end; or only a newer release can read it; or the app's trail is
+    broken.
     """
     if clock is None:
         clock = StoreClock(redis, Clock())
@@ -40,14 +40,11 @@ async def end_quarantine(redis: ArqRedis, end_user: str, clock: Clock | None = N
         await _set_end(redis, end_user, 0)
         return True
     try:
-        body: dict[str, Any] = json.loads(keyring_of(redis).macs.detach(keys.QUARANTINE, row_name(end_user), raw))
-        app, source, until_ms = str(body["app"]), str(body["source"]), int(body["until_ms"])
+        row = read(keys.QUARANTINE, raw, lambda raw: load_row(keyring_of(redis).macs, end_user, raw))
     except RecordUnreadable as error:
         report_unreadable(error)
         return False
-    except (ValueError, LookupError, TypeError):
-        report_unreadable(RecordUnreadable(keys.QUARANTINE, "wrong_shape"))
-        return False
+    app, source, until_ms = row.app, row.source, row.until_ms
     if until_ms == 0 or until_ms > to_ms(clock.now()):
         await _set_end(redis, end_user, until_ms)
         return True  # it was renewed meanwhile

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from worker.jobs.stored_fields import StoredFields, dump_fields, load_fields, require_known_schema
 from worker.store import keys
 from worker.store.commands import Command
 from worker.store.record_mac import RecordMacs
+from worker.store.values import PARSE_ERRORS
 
 Source = Literal["blocks", "provider", "ops"]
 BY_VIGIL: Final = "vigil"
@@ -22,7 +24,7 @@ LOG_TTL_S: Final = 365 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class QuarantinedUser:
+class QuarantinedUser(StoredFields):
     """A quarantined end user: of which app, by whom, why, since and until when (ms, 0 = until it is lifted)."""
 
     app: str
@@ -36,7 +38,7 @@ class QuarantinedUser:
 
 
 @dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(StoredFields):
     """One thing that happened to an end user's quarantine; `until_ms`: its end from then on, 0 = until it is lifted."""
 
     at_ms: int
@@ -60,14 +62,15 @@ def secret_name(end_user: str) -> str:
 def load_row(macs: RecordMacs, end_user: str, raw: bytes) -> QuarantinedUser:
     """Decode an end user's row; its name stays sealed. Raises RecordUnreadable for one of somebody else, ValueError."""
     body: dict[str, Any] = json.loads(macs.detach(keys.QUARANTINE, row_name(end_user), raw))
+    require_known_schema(body)
     if not all(isinstance(body.get(name), int) for name in ("since_ms", "until_ms")):
         raise ValueError("not a row of the quarantine")
-    return QuarantinedUser(**body)
+    return load_fields(QuarantinedUser, body)
 
 
 def dump_row(macs: RecordMacs, one: QuarantinedUser) -> bytes:
     """Encode a row, whose name of the end user is sealed already, as it is stored."""
-    return macs.attach(row_name(one.safety_identifier), json.dumps(asdict(one), separators=(",", ":")))
+    return macs.attach(row_name(one.safety_identifier), json.dumps(dump_fields(one), separators=(",", ":")))
 
 
 def automatic_command(macs: RecordMacs, one: QuarantinedUser) -> Command:
@@ -122,11 +125,11 @@ def load_log(rows: Sequence[bytes]) -> list[LogEntry]:
     found = list[LogEntry]()
     for raw in rows:
         try:
-            found.append(LogEntry(**json.loads(raw)))
-        except (ValueError, TypeError, RecursionError):
+            found.append(load_fields(LogEntry, json.loads(raw)))
+        except PARSE_ERRORS:
             continue
     return found[::-1]
 
 
 def _dump_entry(entry: LogEntry) -> str:
-    return json.dumps(asdict(entry), separators=(",", ":"))
+    return json.dumps(dump_fields(entry), separators=(",", ":"))

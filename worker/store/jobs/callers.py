@@ -30,7 +30,7 @@ class Callers:
     """The callers of one API process. `run` must run in it."""
 
     def __init__(self, redis: Redis, clock: Clock) -> None:
-        self._process = clock.random_bytes(8).hex()
+        self.process = clock.random_bytes(8).hex()
         self._join = script(redis, "jobs/callers", "jobs/join")
         self._leave = script(redis, "jobs/leave_place")
         self._renew = script(redis, "jobs/renew_process")
@@ -47,7 +47,7 @@ class Callers:
         self._made += 1
         self._open += 1
         self._any.set()
-        return Caller(digest, f"{self._process}:{self._made}", window_seconds, "retry" if retry else "first")
+        return Caller(digest, f"{self.process}:{self._made}", window_seconds, "retry" if retry else "first")
 
     async def join(self, app: str, caller: Caller) -> str | None:
         """Return the job in which a retry takes the place of an earlier caller that has gone, or None.
@@ -122,4 +122,4 @@ class Callers:
 
     async def _say(self, alive_ms: int) -> None:
         async with store_errors("say that this process lives"):
-            await self._renew(keys=[keys.API_PROCESSES], args=[self._process, alive_ms])
+            await self._renew(keys=[keys.API_PROCESSES], args=[self.process, alive_ms])

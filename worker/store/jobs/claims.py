@@ -18,7 +18,7 @@ from worker.jobs.record import Job
 from worker.jobs.states import Status
 from worker.store import codec, keys
 from worker.store.admission.pauses import pause_of
-from worker.store.audit.trail import head_of
+from worker.store.audit.stream_records import head_of
 from worker.store.commands import Command
 from worker.store.connection.job_keys import require_object
 from worker.store.connection.pool import keyring_of

@@ -21,6 +21,7 @@ from worker.store import channels, codec, keys
 from worker.store.admission.pacing import next_call
 from worker.store.admission.pauses import PREFIX
 from worker.store.audit.hold_names import holders_of
+from worker.store.audit.stream_records import stored_fields
 from worker.store.commands import Command, CommandArg
 from worker.store.end_users.ledger_entries import QuarantineLimits, ledger_commands
 from worker.store.jobs.end_counts import end_commands
@@ -36,6 +37,8 @@ from worker.store.record_mac import RecordMacs
 from worker.store.webhooks.outbox import outbox_commands
 
 _NO_OUTPUT: Final[Mapping[str, str | None]] = MappingProxyType({})
+COMPACT_AFTER_MS: Final = 60_000
+"""Until then a settled job is read most, and a commit whose answer was lost is told apart from a new one."""
 _MAX_UNVERIFIED: Final = 20_000
 _MOVES: Final = (ev.Scheduled, ev.Released, ev.Interrupted)  # these put a waiting job into a queue again
 
@@ -60,8 +63,17 @@ class RetentionTimes:
 class CommitCommands:
     """Builds commands, with the retention times and the limits of the quarantine."""
 
-    def __init__(self, clock: Clock, keep: RetentionTimes, limits: QuarantineLimits, macs: RecordMacs) -> None:
-        self._clock, self._keep, self._limits, self._macs = clock, keep, limits, macs
+    def __init__(
+        self,
+        clock: Clock,
+        keep: RetentionTimes,
+        limits: QuarantineLimits,
+        macs: RecordMacs,
+        *,
+        compact: bool = False,
+    ) -> None:
+        """`compact`: write audit records in the compressed form, and have settled jobs compressed a minute later."""
+        self._clock, self._keep, self._limits, self._macs, self._compact = clock, keep, limits, macs, compact
         self._unverified: OrderedDict[str, None] = OrderedDict()
 
     def commands(
@@ -83,9 +95,8 @@ class CommitCommands:
         for event, wire in zip(trail, wires, strict=True):
             more = output if event is trail[-1] else {}
             head, body = chain.link(head, {**record_of(after, event, wire), **more})
-            commands.append(
-                ("NOTE", keys.chain_records(after.id), "XADD", keys.AUDIT, "*", "hash", head, "record", body)
-            )
+            fields_of_entry = stored_fields(head, body, compact=self._compact)
+            commands.append(("NOTE", keys.chain_records(after.id), "XADD", keys.AUDIT, "*", *fields_of_entry))
         commands.append(("RPUSH", keys.trail(after.id), *(stored_event(self._macs, after.id, wire) for wire in wires)))
         initial = script_fields(after) if before is None else ()
         moved = before is None or before.status is not after.status
@@ -106,6 +117,7 @@ class CommitCommands:
         if after.settled and (before is None or not before.settled):
             commands.extend(self.retire(after))
             commands.extend(end_commands(before, after))
+        commands.extend(self._compaction_commands(after))
         commands.extend(ref_commands(before, after, trail, self._keep.result))
         if before is not None or after.settled:  # a new job has no calls to count
             commands.extend(ledger_commands(after, trail, self._limits, self._macs))
@@ -115,6 +127,11 @@ class CommitCommands:
         commands.extend(outbox_commands(after, trail, self._clock))
         commands.append(("PUBLISH", channels.CHANGED, f"{after.id} {after.version} {after.status}"))
         return commands, head
+
+    def _compaction_commands(self, job: Job) -> list[Command]:
+        if not job.settled or not self._compact:
+            return []
+        return [("ZADD", keys.COMPACTION_DUE, to_ms(self._clock.now()) + COMPACT_AFTER_MS, job.id)]
 
     def note_read(self, job_id: str, *, verified: bool) -> None:
         """Note whether the record that this process read last of the job could be checked."""

@@ -15,6 +15,7 @@ from worker.store.connection.pool import keyring_of
 from worker.store.envelope import PRIVATE, JobCipher, MasterKeyring
 from worker.store.errors import store_errors
 from worker.store.jobs.stored_job import StoredJob
+from worker.store.jobs.trail_rows import first_row_is, unfolded
 from worker.store.jobs.unreadable_records import missing_key, parse_events, read_job, read_unchecked
 from worker.store.values import pipeline_replies, report_unreadable
 
@@ -61,6 +62,10 @@ async def load_event_ranges(redis: ArqRedis, ranges: Sequence[tuple[str, int, in
         for job_id, first, last in ranges:
             pipe.lrange(keys.trail(job_id), first - 1, last - 1)
         rows = await pipeline_replies(pipe, (keys.trail(job_id) for job_id, _, _ in ranges))
+        for number, (job_id, first, last) in enumerate(ranges):
+            if rows[number] is not None and not first_row_is(rows[number], first):  # its events are folded by now
+                whole = await redis.lrange(keys.trail(job_id), 0, -1)
+                rows[number] = unfolded(whole)[first - 1 : last]
     macs = keyring_of(redis).macs
     return [parse_events(macs, one[0], row or ()) for one, row in zip(ranges, rows, strict=True)]
 

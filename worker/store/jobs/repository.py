@@ -33,14 +33,14 @@ from worker.jobs.view_schema import WaitReason
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.admission.pacing import MeterChange, read_wait
-from worker.store.audit.trail import head_of
+from worker.store.audit.stream_records import head_of
 from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.capacity import check_writable
 from worker.store.connection.job_keys import ciphers_for_writing, unseal_by_job
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets, output_digest
 from worker.store.connection.memory_guard import MemoryGuard
-from worker.store.connection.pool import keyring_of
+from worker.store.connection.pool import keyring_of, writes_compact
 from worker.store.connection.wrong_types import set_aside_wrong_types
 from worker.store.end_users.ledger_entries import QuarantineLimits, must_not_be_quarantined
 from worker.store.envelope import OUTPUT
@@ -97,7 +97,9 @@ class Jobs:
         self._redis, self._clock, self._scripts = redis, clock, Scripts(redis)
         self._keep, self._keyring = retention or RetentionTimes(), keyring_of(redis)
         macs, self._secrets = self._keyring.macs, KeptSecrets(redis, clock)
-        self.changes = CommitCommands(clock, self._keep, limits or QuarantineLimits(), macs)
+        self.changes = CommitCommands(
+            clock, self._keep, limits or QuarantineLimits(), macs, compact=writes_compact(redis)
+        )
         self._unreadable_jobs = UnreadableJobs(redis, clock, self.changes, self._scripts)
         self.callers = Callers(redis, clock)
         self._heads: OrderedDict[str, tuple[int, str]] = OrderedDict()

@@ -23,7 +23,8 @@ from worker.jobs.record import Job
 from worker.jobs.states import CheckEnd, Outcome, Status
 from worker.safety import messages
 from worker.store import keys
-from worker.store.audit.trail import Trail, head_of
+from worker.store.audit.stream_records import head_of
+from worker.store.audit.trail import Trail
 from worker.store.commands import Command
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
@@ -31,8 +32,10 @@ from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import CommitCommands
 from worker.store.jobs.queue import queue_commands, script_fields
 from worker.store.jobs.scripts import Scripts
+from worker.store.jobs.trail_rows import first_row_is, unfolded
 from worker.store.jobs.unreadable_records import (
     is_complete,
+    is_of_newer_dictionary,
     minimal_record,
     parse_events,
     read_job,
@@ -102,6 +105,9 @@ class UnreadableJobs:
         try:
             async with store_errors("read the trail", key):
                 rows = await self._redis.lrange(key, start, -1)
+                if start and not first_row_is(rows, start + 1):  # folded, or there is nothing new
+                    rows = unfolded(await self._redis.lrange(key, 0, -1))[start:]
+                rows = unfolded(rows)
             found = parse_events(self._macs, job_id, rows)
             if rows and [one["seq"] for one in found] == list(range(start + 1, start + 1 + len(rows))):
                 return found if not after else found[1:]
@@ -127,6 +133,8 @@ class UnreadableJobs:
                 raise LeaseLost(job_id)
             if (found.running and not token) or error.why == "unknown_key":
                 raise error
+            if is_of_newer_dictionary(job_id, found.fields["rec"]):
+                raise error  # the job is settled, and other processes can read it
             done, job = await self._settle(job_id, found, error, held=bool(token))
             if done:
                 return job
@@ -185,7 +193,7 @@ class UnreadableJobs:
         rows: list[bytes] = []
         try:
             async with store_errors("read the trail", keys.trail(job_id)):
-                rows = await self._redis.lrange(keys.trail(job_id), 0, -1)
+                rows = unfolded(await self._redis.lrange(keys.trail(job_id), 0, -1))
         except RecordUnreadable as error:
             report_unreadable(error)
         audited = await self._audited(job_id)

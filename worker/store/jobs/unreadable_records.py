@@ -18,8 +18,9 @@ from worker.jobs.errors import RecordUnreadable, VigilError
 from worker.jobs.record import Job
 from worker.jobs.spec import Policy, Priority
 from worker.jobs.states import Status
-from worker.store import codec, keys
+from worker.store import codec, compression, keys
 from worker.store.jobs.queue import RANK_STEP, RANKS
+from worker.store.jobs.trail_rows import unfolded
 from worker.store.record_mac import UNVERIFIED, RecordMacs, split
 from worker.store.values import read, report_unreadable
 
@@ -59,10 +60,28 @@ def read_job(macs: RecordMacs, job_id: str, raw: bytes | None, tag: bytes | None
 def read_unchecked(job_id: str, raw: bytes | None, version: bytes | None = None) -> Job:
     """Decode the record without its tag, whose key is not here: nothing of its content may be opened."""
     key = keys.job(job_id)
-    job = read(key, raw or b"", codec.load_job)
+    job = read(key, record_json(job_id, raw or b""), codec.load_job)
     if job.id != job_id or (version is not None and version != str(job.version).encode()):
         raise RecordUnreadable(keys.job(job_id), "wrong_shape")
     return job
+
+
+def record_json(job_id: str, raw: bytes) -> bytes:
+    """Return the JSON of a record, compressed or not. Raises RecordUnreadable."""
+    try:
+        return compression.expand(raw)
+    except compression.UnknownDictionary:
+        raise RecordUnreadable(keys.job(job_id), "newer") from None
+    except ValueError:
+        raise RecordUnreadable(keys.job(job_id), "not_json") from None
+
+
+def is_of_newer_dictionary(job_id: str, raw: bytes | None) -> bool:
+    """Return whether only a newer release can read anything of this record, which is a settled job's."""
+    try:
+        return compression.is_compressed(raw or b"") and record_json(job_id, raw or b"") == b""
+    except RecordUnreadable as error:
+        return error.why == "newer"
 
 
 def missing_key(macs: RecordMacs, tag: bytes | None) -> str | None:
@@ -73,7 +92,7 @@ def missing_key(macs: RecordMacs, tag: bytes | None) -> str | None:
 def _is_older(raw: bytes, tagged: bytes) -> bool:
     """Return True when the tag is another version's: a release without tags wrote the record since, so it has none."""
     try:
-        return int(tagged) != json.loads(raw)["version"]  # type: ignore[no-any-return]
+        return int(tagged) != json.loads(compression.expand(raw))["version"]  # type: ignore[no-any-return]
     except (ValueError, LookupError, TypeError, RecursionError):
         return False
 
@@ -81,7 +100,7 @@ def _is_older(raw: bytes, tagged: bytes) -> bool:
 def salvage(job_id: str, raw: bytes) -> Job | None:
     """Return the record without the fields that this release does not know; None when that leaves no valid one."""
     try:
-        body = json.loads(raw)
+        body = json.loads(compression.expand(raw))
     except (ValueError, RecursionError):
         return None
     for _ in range(_MAX_REMOVAL_ROUNDS):
@@ -130,7 +149,7 @@ def parse_events(
     read: they end the job or let it wait, so a forged one gains nothing.
     """
     found: dict[int, dict[str, Any]] = {}
-    for row in rows:
+    for row in unfolded(rows):
         try:
             body = json.loads(split(row)[0])
             try:

@@ -17,6 +17,7 @@ from worker.clock import Clock
 from worker.jobs.errors import Refused
 from worker.jobs.ids import is_job_id
 from worker.jobs.record import Job
+from worker.jobs.stored_fields import require_known_schema
 from worker.jobs.timestamps import iso_utc
 from worker.store import keys
 from worker.store.audit.acts import Actor
@@ -143,6 +144,7 @@ def _note(name: str, raw: bytes) -> dict[str, Any]:
 
 
 def _fields(note: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    require_known_schema(note)
     return {**{field: note[field] for field in fields}, **{field: note.get(field) for field in _NOTHING_MORE}}
 
 

@@ -23,6 +23,7 @@ from worker.jobs.events import TERMINAL_FACTS
 from worker.jobs.record import Job
 from worker.safety.loss_counts import JOBS, LossCounts, loss_counts, monday_of, rank_of, week_of
 from worker.store import keys
+from worker.store.archive.archive_state import ArchiveStates
 from worker.store.audit.trail import Trail, record_prefix
 from worker.store.commands import Command
 from worker.store.connection.wrong_types import set_aside_wrong_types
@@ -141,6 +142,8 @@ class LossVerification:
         async with store_errors("read the seals", keys.RETENTION_SEAL):
             line = await self._redis.get(keys.RETENTION_SEAL)
         upto = stream_id(str(parse(line).body["upto"]))[0] if line else -1
+        state = await ArchiveStates(self._redis).get()
+        upto = max(upto, stream_id(state.removed)[0]) if state is not None and state.retention else upto
         self._result.removed_weeks = [week for week in self._weeks if _start_ms(week) <= upto]
         self._weeks = [week for week in self._weeks if week not in self._result.removed_weeks]
 
@@ -155,21 +158,16 @@ class LossVerification:
             last = rows[-1].id
             ended = [job_id for row in rows if row.record.startswith(prefix) for job_id in _ended(row)]
             for some in _slices(ended, _JOBS_AT_ONCE):
-                async for job, place in self._jobs(some):
+                async for job, place in self._jobs(some, last):
                     self._add(job, place)
         return last
 
-    async def _jobs(self, job_ids: Sequence[str]) -> AsyncIterator[tuple[Job | None, _Place]]:
-        """Yield each job as its records give it, None if they don't, and in which week of which app it ended."""
-        names = [keys.chain_records(job_id) for job_id in job_ids]
-        async with store_errors("read the audit trail"), self._redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.lrange(name, 0, -1)
-            found = await pipeline_replies(pipe, names)
-        places = [[raw.decode(errors="replace") for raw in one or ()] for one in found]
-        rows = {row.id: row for row in await self._trail.records_at([one for page in places for one in page])}
-        for page in places:
-            bodies = compare.bodies_of(rows[one] for one in page if one in rows)
+    async def _jobs(self, job_ids: Sequence[str], until: str) -> AsyncIterator[tuple[Job | None, _Place]]:
+        """Yield each job as its records up to `until` give it, None if they don't, and in which week of which app it
+        ended.
+        """
+        for rows in await self._trail.of_chains(job_ids, until):
+            bodies = compare.bodies_of(rows)
             events = compare.events_of(bodies)
             whole = compare.is_whole(events)
             yield (compare.replay(events) if whole else None), _end_of(bodies)

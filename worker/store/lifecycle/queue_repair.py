@@ -38,7 +38,7 @@ _SHARED_KEY_TYPES: Final = {
         (keys.READY, keys.LATER, keys.LEASED, keys.RING, keys.DEADLINE, keys.ERASURE_DUE, keys.SETTLED), "zset"
     ),
     **dict.fromkeys((keys.OUTBOX, keys.TARGETS, keys.SENDING, keys.PAUSES, keys.NOTICES, keys.NOTICES_DUE), "zset"),
-    **dict.fromkeys((keys.LIMITS, keys.METERS), "zset"),
+    **dict.fromkeys((keys.LIMITS, keys.METERS, keys.API_HEARTBEATS, keys.COMPACTION_DUE), "zset"),
     **dict.fromkeys((keys.PAUSED_TARGETS, keys.HOLDING_SCOPES, keys.CANCELLATION_DUE, keys.CIRCUITS), "set"),
     **dict.fromkeys(
         (
@@ -49,11 +49,20 @@ _SHARED_KEY_TYPES: Final = {
             keys.LIFTED,
             keys.API_KEYS,
             keys.RECEIVED_WEBHOOKS,
+            keys.MIGRATIONS,
         ),
         "hash",
     ),
     **dict.fromkeys(
-        (keys.RING_POSITION, keys.SEND_COUNTER, keys.NOTE_COUNT, keys.ROUTER_LOCK, keys.SEALING_LOCK, keys.ACCESS),
+        (
+            keys.RING_POSITION,
+            keys.SEND_COUNTER,
+            keys.NOTE_COUNT,
+            keys.ROUTER_LOCK,
+            keys.SEALING_LOCK,
+            keys.MIGRATION_LOCK,
+            keys.ACCESS,
+        ),
         "string",
     ),
     keys.AUDIT: "stream",

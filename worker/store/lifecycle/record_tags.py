@@ -14,11 +14,12 @@ from typing import Any, Final
 from arq.connections import ArqRedis
 
 from worker.jobs.errors import ContentDamaged, KeyMissing, RecordUnreadable
-from worker.store import keys
+from worker.store import compression, keys
 from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.end_users.quarantine_rows import row_name
 from worker.store.errors import store_errors
+from worker.store.jobs.trail_rows import folded, unfolded
 from worker.store.jobs.unreadable_records import event_name, read_job, read_unchecked, record_tag
 from worker.store.record_mac import split
 
@@ -90,16 +91,24 @@ class RecordTags:
         await self._events(job_id)
 
     async def _events(self, job_id: str) -> None:
-        """Tag a job's events in place: the list is only ever appended to."""
-        key, name = keys.trail(job_id), event_name(job_id)
+        """Tag a job's events in place: the list is only ever appended to, or folded."""
+        key = keys.trail(job_id)
         for number, raw in enumerate(await self._redis.lrange(key, 0, -1)):
-            try:
-                tagged = self._tagged(key, name, raw, quiet=True)
-            except RecordUnreadable:
-                self.counts["unreadable"] += 1
+            rows = unfolded([raw])
+            tagged = [self._tagged_event(job_id, row) for row in rows]
+            if tagged == rows:
                 continue
-            if tagged is not None and await self._redis.lindex(key, number) == raw:
-                await self._redis.lset(key, number, tagged)
+            after = folded(tagged) if compression.is_compressed(raw) else tagged[0]
+            if await self._redis.lindex(key, number) == raw:
+                await self._redis.lset(key, number, after)
+
+    def _tagged_event(self, job_id: str, row: bytes) -> bytes:
+        """Return the event with a tag of the first key; as it is if it has one, or must not get one."""
+        try:
+            return self._tagged(keys.trail(job_id), event_name(job_id), row, quiet=True) or row
+        except RecordUnreadable:
+            self.counts["unreadable"] += 1
+            return row
 
     def _tagged(self, key: str, name: str, raw: bytes, *, quiet: bool = False) -> bytes | None:
         """Return the record with a tag of the first key, or None if it has one, or must not get one; count which."""

@@ -23,6 +23,8 @@ from worker.jobs.ids import is_job_id
 from worker.jobs.states import Status
 from worker.store import keys
 from worker.store.apps import Apps
+from worker.store.archive.archive_state import ArchiveStates
+from worker.store.archive.attached import archive_of
 from worker.store.audit.end_user_rows import EndUserRows, body_of
 from worker.store.audit.seals import Seals
 from worker.store.audit.trail import Trail
@@ -31,7 +33,9 @@ from worker.store.connection import locks
 from worker.store.errors import store_errors
 from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.search_terms import indexes_of_terms
+from worker.store.lifecycle.archive_retention import is_held
 from worker.store.lifecycle.legal_holds import LegalHolds
+from worker.store.lifecycle.trimming import Trimming
 from worker.store.values import pipeline_replies, report_unreadable, valid_members
 
 _MAX_RECORDS_PER_SEAL: Final = 10_000
@@ -66,7 +70,7 @@ class Retention:
         self._redis, self._clock, self._keep = redis, clock, max(keep.audit, keep.result)
         self._trail, self._seals, self._holds = Trail(redis, clock), Seals(redis), LegalHolds(redis, clock, keep)
         self._end_users, self._apps = EndUserRows(redis, self._trail), Apps(redis, clock)
-        self._longest = max(self._keep, keep.audit_max or 0)
+        self._longest, self._trimming = max(self._keep, keep.audit_max or 0), Trimming(redis, clock)
 
     async def trim(self, signer: Signer) -> int:
         """Remove due audit records; return how many."""
@@ -116,7 +120,9 @@ class Retention:
         return len(work.removed)
 
     async def _due(self) -> list[Seal]:
-        """Return the oldest seals whose records are all old enough."""
+        """Return the oldest seals whose records are all old enough; none when records leave Redis for the archive."""
+        if await self._archived():
+            return []
         edge, found, size = to_ms(self._clock.now()) - self._keep * 1000, list[Seal](), 0
         async for lines in self._seals.pages(_SEALS_PER_PAGE):
             for seal in map(parse, lines):
@@ -128,6 +134,9 @@ class Retention:
                 found.append(seal)
                 size += int(seal.body.get("count", 0))
         return found
+
+    async def _archived(self) -> bool:
+        return archive_of(self._redis) is not None or await ArchiveStates(self._redis).get() is not None
 
     async def _app_edges(self) -> dict[str, int]:
         """Return the apps that keep their records longer than others, and before which time (ms) theirs are over."""
@@ -153,7 +162,7 @@ class Retention:
         async for rows in self._trail.pages(low, upto):
             of_held_users = await self._end_users.held(rows, holds)
             for row in rows:
-                held = row.id in of_held_users or _is_held(row, holds) or _is_kept_longer(row, edges)
+                held = row.id in of_held_users or is_held(row, holds) or _is_kept_longer(row, edges)
                 if held or (again and len(work.removed) >= _MAX_RECORDS_PER_SEAL):
                     work.complete &= held
                     work.kept, work.kept_head = work.kept + 1, extend_kept_chain(work.kept_head, row)
@@ -237,15 +246,7 @@ class Retention:
                 pipe.expire(name, _MESSAGE_TTL_S, nx=True)
             pipe.zrem(keys.SETTLED, job_id)
             await pipe.execute()
-
-
-def _is_held(row: AuditRow, holds: set[str]) -> bool:
-    if not holds:
-        return False
-    try:
-        return chain_of_row(row) in holds or f"app:{json.loads(row.record)['app']}" in holds
-    except (ValueError, LookupError, TypeError):
-        return True  # its job can't be read: it may be held
+        await self._trimming.remove_job(job_id)
 
 
 def _is_kept_longer(row: AuditRow, edges: dict[str, int]) -> bool:

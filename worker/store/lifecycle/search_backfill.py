@@ -2,11 +2,12 @@
 
 Every commit keeps these indexes, so there is nothing to do but after an update from a release without them, or when an
 app's rows of terms are lost. Until it is done a list by metadata, served model or code may lack older jobs. Several
-workers may do it at once.
+workers may do it at once. What workers of the older release end after it, the first migration adds (`migrations.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from arq.connections import ArqRedis
@@ -26,6 +27,7 @@ from worker.store.jobs.unreadable_records import read_job
 from worker.store.values import pipeline_replies
 
 _PAGE: Final = 250
+_JOBS_AT_ONCE: Final = 25  # that are decoded before the event loop serves others
 _PAGES_PER_CALL: Final = 8  # the caller has other work; the next call goes on
 
 
@@ -56,22 +58,35 @@ class SearchBackfill:
             if not pages:
                 return
 
-    async def _page(self, app: str) -> bool:
-        """Index the next page of the app's jobs; return whether there may be more."""
-        low = self._from.get(app, 0)
+    async def index_page(self, app: str, low: int) -> tuple[int | None, int]:
+        """Add the app's next jobs from a time of creation on (ms) to the indexes of their terms, where they lack them.
+
+        Return (from where to go on, None at the end; how many jobs were looked at). Raises StoreUnavailable,
+        RecordUnreadable; KeyMissing, ContentDamaged without the key of the terms.
+        """
+        await self._secrets.get(DIGEST)
         async with store_errors("list an app's jobs", keys.index(app)):
             rows = await self._redis.zrangebyscore(keys.index(app), low, "+inf", start=0, num=_PAGE, withscores=True)
         names = [name.decode(errors="replace") for name, _ in rows]
-        for name, fields in zip(names, await self._fields(app, names), strict=True):
+        for number, (name, fields) in enumerate(zip(names, await self._fields(app, names), strict=True), 1):
+            if number % _JOBS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             if fields is not None:
                 await self._index(app, name, *fields)
         if len(rows) < _PAGE:
+            return None, len(rows)
+        last = int(rows[-1][1])
+        return (last if last > low else low + 1), len(rows)
+
+    async def _page(self, app: str) -> bool:
+        """Index the next page of the app's jobs; return whether there may be more."""
+        after, _ = await self.index_page(app, self._from.get(app, 0))
+        if after is None:
             async with store_errors("note what is indexed", keys.terms(app)):
                 await self._redis.hset(keys.terms(app), keys.COMPLETE, to_ms(self._clock.now()))
             self._from.pop(app, None)
             return False
-        last = int(rows[-1][1])
-        self._from[app] = last if last > low else low + 1
+        self._from[app] = after
         return True
 
     async def _fields(self, app: str, names: list[str]) -> list[tuple[bytes, ...] | None]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from arq.connections import ArqRedis
 
 from worker.clock import Clock
+from worker.object_store.opening import Patience
 from worker.partitions import Partition
 from worker.settings import Settings
+from worker.store.archive.attached import attach_archive
 from worker.store.connection.partition_code import set_partition_code
 from worker.store.connection.pool import connect, keyring_from
 from worker.store.connection.store_guard import StoreGuard
@@ -30,11 +32,11 @@ class PartitionStore:
 
 
 def open_partition(
-    settings: Settings, *, max_connections: int, guarded: bool = True, retries: int = 3
+    settings: Settings, *, max_connections: int, guarded: bool = True, patience: Patience | None = None
 ) -> PartitionStore:
     """Return the store of these settings, which are for one partition. It connects on first use; the caller closes it.
 
-    `guarded`: refuse any store but the one that this machine knows.
+    `guarded`: refuse any store but the one that this machine knows. `patience`: with the archive. Raises SettingsError.
     """
     guard = StoreGuard(settings.mark_file, Clock().random_bytes) if guarded else None
     redis = connect(
@@ -42,16 +44,19 @@ def open_partition(
         keyring=keyring_from(settings),
         guard=guard,
         max_connections=max_connections,
-        retries=retries,
+        compact=settings.compact_records,
     )
     set_partition_code(redis, settings.partition.code)
+    attach_archive(redis, settings, patience)
     return PartitionStore(settings, redis)
 
 
-def open_partitions(settings: Settings, *, max_connections: int, guarded: bool = True) -> list[PartitionStore]:
+def open_partitions(
+    settings: Settings, *, max_connections: int, guarded: bool = True, patience: Patience | None = None
+) -> list[PartitionStore]:
     """Return every store of the deployment, home first."""
     return [
-        open_partition(settings.of(one), max_connections=max_connections, guarded=guarded)
+        open_partition(settings.of(one), max_connections=max_connections, guarded=guarded, patience=patience)
         for one in settings.partitions
     ]
 

@@ -17,10 +17,12 @@ from worker.store import keys
 from worker.store.admission.circuit_breaker import list_circuits
 from worker.store.admission.model_access import known_access
 from worker.store.admission.pace_state import read_pacing
+from worker.store.audit.archive_lag import archive_lag
 from worker.store.errors import UNAVAILABLE_ERRORS, store_errors
 from worker.store.provider.account_state import read_account_states
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats import queue_depth, worker_registry
+from worker.store.stats.migration_progress import read_migrations
 from worker.store.values import report_unreadable
 from worker.telemetry.metrics import OTHER, Sample
 
@@ -42,9 +44,11 @@ async def collect_samples(
         lambda: _queue(redis, clock),
         lambda: _limits(redis, clock),
         lambda: _workers(redis, clock),
+        lambda: _migrations(redis, clock),
         lambda: _provider(redis, accounts),
         lambda: _account(redis, clock, catalogue, notices, accounts),
         lambda: _memory(redis),
+        lambda: _archive(redis, clock),
     )
     found: list[Sample] = [("vigil_redis_up", _NO_LABELS, 1)]
     try:
@@ -81,6 +85,12 @@ async def _workers(redis: ArqRedis, clock: Clock) -> list[Sample]:
         ("vigil_workers_draining", _NO_LABELS, sum(bool(w.get("draining")) for w in found)),
         ("vigil_worker_slots_alive", _NO_LABELS, sum(w.get("slots", 0) for w in found if not w.get("draining"))),
     ]
+
+
+async def _migrations(redis: ArqRedis, clock: Clock) -> list[Sample]:
+    left = [one for one in await read_migrations(redis, clock) if one.progress.state != "done"]
+    older = {process for one in left for process in one.waits_for}
+    return [("vigil_migrations_left", _NO_LABELS, len(left)), ("vigil_older_processes", _NO_LABELS, len(older))]
 
 
 async def _provider(redis: ArqRedis, accounts: Sequence[str]) -> list[Sample]:
@@ -122,6 +132,11 @@ async def _memory(redis: ArqRedis) -> list[Sample]:
         rows.append(("vigil_redis_used_memory_ratio", _NO_LABELS, used / maxmemory))
     rows.append(("vigil_redis_persistence_ok", _NO_LABELS, info.get("aof_last_write_status", "ok") == "ok"))
     return rows
+
+
+async def _archive(redis: ArqRedis, clock: Clock) -> list[Sample]:
+    lag = await archive_lag(redis, clock)
+    return [] if lag is None else [("vigil_audit_unarchived_seconds", _NO_LABELS, lag)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from worker.jobs.timestamps import iso_ms
 from worker.jobs.view_schema import Iso, documented
 from worker.store import keys
 from worker.store.errors import store_errors
+from worker.store.store_schema import EARLIER, STORE_SCHEMA
 from worker.store.values import readable, reporting_unreadable
 
 _STALE_AFTER_S: Final = 60
@@ -34,13 +35,16 @@ class WorkerHeartbeat(TypedDict):
     """The accounts at the provider that it has."""
     circuits: NotRequired[list[str]]
     """The scopes of their circuits."""
+    store_schema: NotRequired[int]
+    """The last migration of the store that it knows."""
 
 
 async def record_heartbeat(redis: ArqRedis, clock: Clock, worker_id: str, state: Mapping[str, Any]) -> None:
     """Record that this worker is alive now, with its state (slots, draining, …)."""
     async with store_errors("note the heartbeat"):
         beat_at = iso_ms(clock.now())
-        await redis.hset(keys.WORKERS, worker_id, json.dumps({"id": worker_id, "beat_at": beat_at, **state}))
+        heartbeat = {"id": worker_id, "beat_at": beat_at, "store_schema": STORE_SCHEMA, **state}
+        await redis.hset(keys.WORKERS, worker_id, json.dumps(heartbeat))
 
 
 async def remove_heartbeat(redis: ArqRedis, worker_id: str) -> None:
@@ -70,6 +74,7 @@ def _parse_heartbeat(raw: bytes) -> WorkerHeartbeat:
     if (
         datetime.fromisoformat(body["beat_at"]).tzinfo is None
         or not isinstance(body.get("slots", 0), int)
+        or type(body.get("store_schema", EARLIER)) is not int
         or not _are_names(body)
     ):
         raise ValueError("not a heartbeat")

@@ -19,12 +19,13 @@ from worker.store.connection.lua_scripts import script
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import JobCipher, body_field, tries_field
 from worker.store.errors import store_errors
-from worker.store.values import read, readable, report_unreadable, valid_members
+from worker.store.values import needs_newer_release, read, readable, report_unreadable, valid_members
 from worker.store.webhooks.failing_endpoints import FailurePatience
 from worker.store.webhooks.outbox import OutboxMessage, load_message, outbox_score
 
 _ROUTER_LOCK_MS: Final = 3_000
 _FULL_APP_RETRY_MS: Final = 250
+_NEWER_RETRY_S: Final = 15  # until a message is claimed again that only a newer release can read
 _MAX_RECEIPTS: Final = 50
 MAX_LISTED: Final = 10_000
 """The messages of an app that are listed by their last try."""
@@ -121,14 +122,16 @@ class DeliveryQueue:
             None if rows is None else OutboxBatch(int(rows[0]), await valid_members(self._redis, keys.OUTBOX, rows[1:]))
         )
 
-    async def load_messages(self, message_ids: Sequence[str]) -> dict[str, OutboxMessage]:
-        """Return the messages by id; leave out those that are gone."""
+    async def load_messages(self, message_ids: Sequence[str]) -> tuple[dict[str, OutboxMessage], list[str]]:
+        """Return (the messages by id, without those that are gone; the ids of those only a newer release can read)."""
         if not message_ids:
-            return {}
-        async with store_errors("read the messages"):
-            rows = await self._redis.mget([keys.message(one) for one in message_ids])
+            return {}, []
         names = {keys.message(one): one for one in message_ids}
-        return {names[key]: message for key, message in readable(zip(names, rows, strict=True), load_message)}
+        async with store_errors("read the messages"):
+            rows = dict(zip(names, await self._redis.mget(list(names)), strict=True))
+        found = {names[key]: message for key, message in readable(rows.items(), load_message)}
+        unread = ((key, raw) for key, raw in rows.items() if raw is not None and names[key] not in found)
+        return found, [names[key] for key, raw in unread if needs_newer_release(key, raw, load_message)]
 
     def enqueue(self, message: OutboxMessage, cipher: JobCipher, url: str, body: str, now_ms: int) -> RoutedMessage:
         """Return a message that goes into its target's queue, due at once; `cipher`: its job's."""
@@ -143,6 +146,11 @@ class DeliveryQueue:
             commands.append(("RPUSH", keys.endpoint_messages(message.job_id), message.id))
             commands.append(("EXPIRE", keys.endpoint_messages(message.job_id), self._keep_pending))
         return RoutedMessage(tuple(commands))
+
+    @staticmethod
+    def later(entry: str, at_ms: int) -> RoutedMessage:
+        """Return a command by which another entry comes into the outbox, at that time."""
+        return RoutedMessage((("ZADD", keys.OUTBOX, at_ms, entry),))
 
     def settle(self, message: OutboxMessage) -> RoutedMessage:
         """Return a message that is stored in its last state and never sent."""
@@ -194,8 +202,20 @@ class DeliveryQueue:
                 claimed.append(self._claimed_message(row))
             except RecordUnreadable as error:
                 report_unreadable(error)
-                await self._drop_unreadable(*(part.decode(errors="replace") for part in row[:2]))
+                target, member = (part.decode(errors="replace") for part in row[:2])
+                await (self._put_back if error.why == "newer" else self._drop_unreadable)(target, member)
         return (int(wait) / 1000 if wait >= 0 else -1.0), claimed
+
+    async def _put_back(self, target: str, member: str) -> None:
+        """Put a message back that only a newer release can read, and free its target for the next one."""
+        async with store_errors("put a message back", keys.target_queue(target)):
+            seconds, _ = await self._redis.time()
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hdel(keys.in_flight(target), member.partition(":")[0])
+                pipe.zrem(keys.SENDING, f"{target}|{member}")
+                pipe.zadd(keys.target_queue(target), {member: (seconds + _NEWER_RETRY_S) * 1000})
+                pipe.zadd(keys.TARGETS, {target: 0}, lt=True)
+                await pipe.execute()
 
     async def _drop_unreadable(self, target: str, member: str) -> None:
         """Set aside a message that can't be read, and free its target for the next one."""

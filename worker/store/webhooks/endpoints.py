@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, NamedTuple
 
 from arq.connections import ArqRedis
 from redis.exceptions import WatchError
@@ -17,14 +17,16 @@ from worker.clock import Clock, to_ms
 from worker.jobs import ids
 from worker.jobs.errors import ContentDamaged, ContentNotSealed, RecordUnreadable, Refused
 from worker.jobs.spec import PayloadKind
+from worker.jobs.stored_fields import StoredFields, dump_fields, load_fields, require_known_schema
 from worker.store import channels, keys
 from worker.store.audit.record_notes import BY_VIGIL, RecordNotes
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import MasterKeyring
 from worker.store.errors import store_errors
-from worker.store.values import read, report_unreadable
+from worker.store.values import needs_newer_release, read, report_unreadable
 from worker.store.webhooks.failing_endpoints import FailingEndpoint, read_failing
 
+_NOT_FOUND: Final = "webhook_endpoint_not_found"
 State = Literal["active", "paused", "disabled", "gone"]
 """disabled: paused by Vigil, after days in which it acknowledged nothing."""
 MAX_ENDPOINTS: Final = 50
@@ -33,7 +35,7 @@ SECRET_OVERLAP_MS: Final = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(StoredFields):
     """A signing secret; `until` in ms since 1970, 0 = until it is rotated."""
 
     text: str = field(repr=False)
@@ -41,7 +43,7 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(StoredFields):
     """A URL that receives events of all jobs of an app. `secrets`: the newest first, at most two."""
 
     id: str
@@ -59,6 +61,13 @@ class Endpoint:
         return [one.text for one in self.secrets if not one.until or one.until > now_ms]
 
 
+class Listening(NamedTuple):
+    """The endpoints of an app, oldest first, and the ids of those that only a newer release can read."""
+
+    known: list[Endpoint]
+    newer: list[str]
+
+
 Change = Callable[[Endpoint], Endpoint | None]
 
 
@@ -74,6 +83,15 @@ class Endpoints:
         async with store_errors("list endpoints", keys.endpoints(app)):
             rows = await self._redis.hgetall(keys.endpoints(app))
         return sorted(self._load_all(app, rows).values(), key=lambda one: one.id)
+
+    async def listening(self, app: str) -> Listening:
+        """Return the endpoints of the app, also which of them only a newer release can read. Raises KeyMissing."""
+        async with store_errors("list endpoints", keys.endpoints(app)):
+            rows = await self._redis.hgetall(keys.endpoints(app))
+        known = self._load_all(app, rows)
+        others = {name: raw for field, raw in rows.items() if (name := field.decode(errors="replace")) not in known}
+        newer = [name for name, raw in others.items() if self._is_newer(app, name, raw)]
+        return Listening(sorted(known.values(), key=lambda one: one.id), sorted(newer))
 
     async def find(self, app: str, endpoint_id: str) -> Endpoint | None:
         """Return the endpoint, or None when the app has no such one."""
@@ -108,18 +126,26 @@ class Endpoints:
         return made
 
     async def change(self, app: str, endpoint_id: str, change: Change, by: str = BY_VIGIL) -> Endpoint:
-        """Change an endpoint and return it; `change` returns None to delete it. Raises Refused for an unknown one."""
+        """Change an endpoint and return it; `change` returns None to delete it.
+
+        Raises Refused for an unknown one, RecordUnreadable for one that can't be read here.
+        """
         changed: list[Endpoint] = []
 
         def apply(endpoints: dict[str, Endpoint]) -> dict[str, Endpoint]:
             if endpoint_id not in endpoints:
-                raise Refused("webhook_endpoint_not_found", "There is no such webhook endpoint.", 404)
+                raise Refused(_NOT_FOUND, "There is no such webhook endpoint.", 404)
             after = change(endpoints[endpoint_id])
             changed[:] = [after or endpoints[endpoint_id]]
             others = {name: one for name, one in endpoints.items() if name != endpoint_id}
             return {**others, endpoint_id: after} if after is not None else others
 
-        await self._edit(app, apply, by)
+        try:
+            await self._edit(app, apply, by)
+        except Refused as error:
+            if error.code == _NOT_FOUND:
+                await self.find(app, endpoint_id)
+            raise
         return changed[0]
 
     async def rotate(self, app: str, endpoint_id: str, secret: str, by: str = BY_VIGIL) -> Endpoint:
@@ -177,7 +203,7 @@ class Endpoints:
                     if await pipe.hgetall(name) != rows:
                         continue
                     pipe.multi()
-                    _write(pipe, self._keyring, app, before, after)
+                    _write(pipe, self._keyring, app, before, after, all_known=len(before) == len(rows))
                     with contextlib.suppress(WatchError):
                         await pipe.execute()
                         return
@@ -200,6 +226,9 @@ class Endpoints:
                 report_unreadable(error)
         return out
 
+    def _is_newer(self, app: str, endpoint_id: str, raw: bytes) -> bool:
+        return needs_newer_release(keys.endpoints(app), raw, lambda raw: self._load(app, endpoint_id, raw))
+
     def _load(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
         try:
             return read(keys.endpoints(app), raw, lambda raw: self._opened(app, endpoint_id, raw))
@@ -210,8 +239,9 @@ class Endpoints:
 
     def _opened(self, app: str, endpoint_id: str, raw: bytes) -> Endpoint:
         body = self._keyring.unseal_named(endpoint_name(app, endpoint_id), raw)
-        secrets = tuple(Secret(**one) for one in body["secrets"])
-        one = Endpoint(**{**body, "events": tuple(body["events"]), "secrets": secrets})
+        require_known_schema(body)  # before anything else: its secrets may have another form
+        secrets = tuple(load_fields(Secret, one) for one in body["secrets"])
+        one = load_fields(Endpoint, body, events=tuple(body["events"]), secrets=secrets)
         texts = (one.url, one.payload, one.description, *one.events, *(secret.text for secret in secrets))
         if one.id != endpoint_id or one.app != app or not secrets or not all(isinstance(text, str) for text in texts):
             raise ValueError("not this endpoint")
@@ -220,7 +250,7 @@ class Endpoints:
 
 def endpoint_content(one: Endpoint) -> dict[str, Any]:
     """Return an endpoint as it is stored."""
-    return asdict(one)
+    return dump_fields(one)
 
 
 def endpoint_name(app: str, endpoint_id: str) -> str:
@@ -229,8 +259,15 @@ def endpoint_name(app: str, endpoint_id: str) -> str:
 
 
 def _write(
-    pipe: Any, keyring: MasterKeyring, app: str, before: dict[str, Endpoint], after: dict[str, Endpoint]
+    pipe: Any,
+    keyring: MasterKeyring,
+    app: str,
+    before: dict[str, Endpoint],
+    after: dict[str, Endpoint],
+    *,
+    all_known: bool,
 ) -> None:
+    """Add the commands that write what has changed; `all_known`: the app has no endpoint that can't be read here."""
     name = keys.endpoints(app)
     for gone in before.keys() - after.keys():
         pipe.hdel(name, gone)
@@ -238,7 +275,8 @@ def _write(
         if before.get(one.id) != one:
             pipe.hset(name, one.id, keyring.seal_named(endpoint_name(app, one.id), endpoint_content(one)))
     wanted = sorted({event for one in after.values() if one.state != "gone" for event in one.events})
-    pipe.delete(keys.endpoint_events(app))
+    if all_known:  # else nobody knows which events the others want: they keep theirs
+        pipe.delete(keys.endpoint_events(app))
     if wanted:
         pipe.sadd(keys.endpoint_events(app), *wanted)
     for endpoint_id in before.keys() | after.keys():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from arq.connections import ArqRedis
@@ -19,6 +19,7 @@ from worker.jobs import ids
 from worker.jobs.errors import Refused
 from worker.jobs.events import Event
 from worker.jobs.record import Job
+from worker.jobs.stored_fields import StoredFields, dump_fields, load_fields
 from worker.jobs.timestamps import iso_ms
 from worker.jobs.view_schema import MessageState
 from worker.store import channels, keys
@@ -32,13 +33,14 @@ from worker.store.values import pipeline_replies, read, readable
 _SEQ_DIGITS: Final = 10
 _STEPS_PER_MS: Final = 4096  # a float64 of today's milliseconds has that many steps between two of them
 _MAX_CHANGE_TRIES: Final = 5
+_OLD_FIELD: Final = "deliveries"  # receipts have a list of their own; an older release reads this field
 _SPACING_MS: Final = 20
 _MAX_BEHIND_MS: Final = 600_000
 """Entries of one app are so far apart, and at most so far behind their time: others come before a crowd."""
 
 
 @dataclass(frozen=True, slots=True)
-class OutboxMessage:
+class OutboxMessage(StoredFields):
     """One event for one receiver. Without content: the body is stored sealed under a key of its own."""
 
     id: str
@@ -71,16 +73,13 @@ class OutboxMessage:
 
     def dump(self) -> str:
         """Encode the message for Redis."""
-        return json.dumps(asdict(self) | {"deliveries": []})
-
-
-_FIELDS: Final = frozenset(field.name for field in fields(OutboxMessage))
+        return json.dumps({**dump_fields(self), _OLD_FIELD: []})
 
 
 def load_message(raw: bytes) -> OutboxMessage:
-    """Decode a message; fields of other releases are ignored."""
-    fields = {name: value for name, value in json.loads(raw).items() if name in _FIELDS}
-    message = OutboxMessage(**{**fields, "shared_with": tuple(fields.get("shared_with") or ())})
+    """Decode a message. Raises ValueError, TypeError, LookupError for anything else, NewerSchema."""
+    body = {name: value for name, value in json.loads(raw).items() if name != _OLD_FIELD}
+    message = load_fields(OutboxMessage, body, shared_with=tuple(body.get("shared_with") or ()))
     texts = [message.id, message.job_id, message.app, message.type, message.created_at, message.target, message.trace]
     texts += [message.receiver, *message.shared_with]
     if message.state not in get_args(MessageState) or not all(isinstance(text, str) for text in texts):

@@ -26,7 +26,7 @@ from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.values import report_unreadable
 from worker.store.webhooks.delivery_queue import DeliveryQueue, RoutedEntry, RoutedMessage
-from worker.store.webhooks.endpoints import Endpoint, Endpoints
+from worker.store.webhooks.endpoints import Endpoint, Endpoints, Listening
 from worker.store.webhooks.outbox import OutboxMessage, trace_of
 from worker.telemetry.internal_errors import report_internal_error
 from worker.webhooks.guard import AddressPolicy, CheckedUrl, check_url
@@ -38,18 +38,27 @@ _MAX_COMMANDS: Final = 2_000
 """How many commands one batch writes, so that Redis is not held up; one entry may go over it."""
 _MAX_BLOCK_S: Final = 0.01
 """How long messages are made before other tasks of the worker get the loop."""
-_KEY_MISSING_RETRY_MS: Final = 60_000
+_WAITING_RETRY_MS: Final = 60_000
+_ONLY: Final = "@"
+"""Before the endpoint, at the end of an entry that is for that one alone."""
+_NOBODY: Final = Listening([], [])
 _ANY_ADDRESS: Final = AddressPolicy(allow_private=True)
 
 
 class _Entry(NamedTuple):
-    """One line of the outbox: a message of a job's own webhook, or an event for its app's endpoints."""
+    """One line of the outbox: a message of a job's own webhook, or an event for its app's endpoints.
+
+    `endpoint`: the only one that it is for, which the release that routed it to the others could not read. `newer`: it
+    is a message that only a newer release can read.
+    """
 
     name: str
     job_id: str
     type: str
     seq: int
     message: OutboxMessage | None
+    endpoint: str = ""
+    newer: bool = False
 
 
 class _EntryContext(NamedTuple):
@@ -57,10 +66,10 @@ class _EntryContext(NamedTuple):
 
     record: OutboxJob
     trail: list[dict[str, Any]]
-    endpoints: list[Endpoint]
+    listening: Listening
     answer: dict[str, Any] | None
     now_ms: int
-    key_missing: bool  # an encryption key that it needs is not here: it waits for it
+    waits: bool  # an encryption key that it needs is not here, or only a newer release can read who receives it
 
 
 class OutboxRelay:
@@ -93,7 +102,7 @@ class OutboxRelay:
         for entry, context in zip(entries, contexts, strict=True):
             if written >= _MAX_COMMANDS:
                 break  # the rest stays in the outbox for the next batch
-            if context is not None and context.key_missing:
+            if entry.newer or (context is not None and context.waits):
                 waiting.append(entry.name)
                 continue
             try:
@@ -106,12 +115,13 @@ class OutboxRelay:
             if self._clock.monotonic() - resumed > _MAX_BLOCK_S:  # an event for many endpoints takes milliseconds
                 await asyncio.sleep(0)
                 resumed = self._clock.monotonic()
-        await self._deliveries.postpone(waiting, batch.now_ms + _KEY_MISSING_RETRY_MS)
+        await self._deliveries.postpone(waiting, batch.now_ms + _WAITING_RETRY_MS)
         await self._deliveries.commit_routing(rows)
         return bool(rows)
 
     async def _entries(self, names: Sequence[str]) -> list[_Entry]:
-        messages = await self._deliveries.load_messages([name for name in names if name.startswith("msg_")])
+        wanted = [name for name in names if name.startswith("msg_")]
+        messages, newer = await self._deliveries.load_messages(wanted)
         out = []
         for name in names:
             message = messages.get(name)
@@ -121,9 +131,11 @@ class OutboxRelay:
             job_id, _, rest = name.partition(":")
             seq, _, kind = rest.partition(":")
             if name.startswith("msg_") or not seq.isdigit():
-                out.append(_Entry(name, "", "", 0, None))  # it is no longer stored, or can't be read
+                # it is no longer stored, or can't be read
+                out.append(_Entry(name, "", "", 0, None, newer=name in newer))
             else:
-                out.append(_Entry(name, job_id, kind, int(seq), None))
+                kind, _, endpoint = kind.partition(_ONLY)
+                out.append(_Entry(name, job_id, kind, int(seq), None, endpoint))
         return out
 
     async def _contexts(self, entries: Sequence[_Entry], now_ms: int) -> list[_EntryContext | None]:
@@ -146,10 +158,9 @@ class OutboxRelay:
                 return None
             record = records[one.job_id]
             listening = endpoints[record.job.app]
-            key_missing = isinstance(record.unreadable, KeyMissing) or listening is None
-            return _EntryContext(
-                record, trails[one.name], listening or [], answers.get(one.job_id), now_ms, key_missing
-            )
+            waits = isinstance(record.unreadable, KeyMissing) or listening is None or one.endpoint in listening.newer
+            answer = answers.get(one.job_id)
+            return _EntryContext(record, trails[one.name], listening or _NOBODY, answer, now_ms, waits)
 
         return [context_of(one) for one in entries]
 
@@ -163,15 +174,15 @@ class OutboxRelay:
             pass
         return None
 
-    async def _endpoints_of(self, app: str) -> list[Endpoint] | None:
+    async def _endpoints_of(self, app: str) -> Listening | None:
         """Return the app's endpoints; None while the key that they are encrypted with is missing."""
         try:
-            return await self._endpoints.of_app(app)
+            return await self._endpoints.listening(app)
         except KeyMissing:
             return None
         except RecordUnreadable as error:
             report_unreadable(error)
-            return []
+            return _NOBODY
 
     async def _answers(self, job_ids: list[str]) -> dict[str, dict[str, Any]]:
         """Return the answers of these jobs, without those that can't be decrypted: they must not delay the others."""
@@ -189,9 +200,14 @@ class OutboxRelay:
         if entry.message is not None:
             own = self._own(entry.message, job, event, context)
             return self._given_up(entry) if own is None else [own]
-        groups = _by_receiver(context.endpoints, entry.type)
+        receivers = [one for one in context.listening.known if entry.endpoint in ("", one.id)]
+        groups = _by_receiver(receivers, entry.type)
         made = (self._for_endpoint(endpoint, others, job, event, context) for endpoint, *others in groups)
-        return [message for message in made if message is not None]
+        messages = [message for message in made if message is not None]
+        if not entry.endpoint:  # those of a newer release get it once a worker of that release routes it
+            due = context.now_ms + _WAITING_RETRY_MS
+            messages += [self._deliveries.later(f"{entry.name}{_ONLY}{one}", due) for one in context.listening.newer]
+        return messages
 
     def _for_endpoint(
         self, endpoint: Endpoint, others: Sequence[Endpoint], job: Job, event: WebhookEvent, context: _EntryContext
@@ -275,7 +291,9 @@ def _digest(app: str, name: str) -> str:
     return hashlib.sha256(f"{app}\0{name}".encode()).hexdigest()[:24]
 
 
-def _wants_full(record: OutboxJob, endpoints: dict[str, list[Endpoint] | None], entry: _Entry) -> bool:
+def _wants_full(record: OutboxJob, endpoints: dict[str, Listening | None], entry: _Entry) -> bool:
     if entry.message is not None:
         return (record.private.get("webhook") or {}).get("payload") == "full"
-    return any(one.payload == "full" and entry.type in one.events for one in endpoints[record.job.app] or ())
+    return any(
+        one.payload == "full" and entry.type in one.events for one in (endpoints[record.job.app] or _NOBODY).known
+    )

@@ -26,6 +26,7 @@ from worker.store.connection import locks
 from worker.store.end_users.appeals import Appeals
 from worker.store.end_users.quarantine import Quarantine
 from worker.store.jobs.repository import Jobs
+from worker.store.lifecycle.compaction import Compaction
 from worker.store.lifecycle.erasure import Eraser
 from worker.store.lifecycle.queue_repair import QueueRepair
 from worker.store.stats import queue_depth
@@ -60,6 +61,7 @@ class Sweeper:
         self._worker_id, self._state, self._stuck_seconds = worker_id, state, stuck_seconds
         self._lag = 0.0
         self._eraser = Eraser(redis, jobs, clock)
+        self._compaction = Compaction(redis, clock)
         self._repair = QueueRepair(redis, clock)
         self._pauses, self._quarantine = Pauses(redis, clock), Quarantine(redis, clock)
         self._appeals = Appeals(redis, clock)
@@ -111,13 +113,16 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Expire waiting jobs past their deadline, end quarantines whose time is over and cancel the waiting jobs of
-        the others, erase what must not be kept, let a trial through each open circuit, release what ended pauses hold.
+        the others, erase what must not be kept, compress what is settled, let a trial through each open circuit,
+        release what ended pauses hold.
         """
         await self._accounts.start_trials()
         with loop_pass("sweep of pauses"):
             await self._pauses.sweep()
         with loop_pass("sweep of what is not stored"):
             await self._eraser.sweep()
+        with loop_pass("compression of settled jobs"):
+            await self._compaction.sweep()
         with loop_pass("sweep of the quarantine"):
             await self._sweep_quarantine()
         with loop_pass("sweep of deadlines"):
