@@ -6,8 +6,8 @@ Plain Starlette: bodies, parameters and errors are handled in api/web, more stri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -44,8 +44,9 @@ from api.routes import (
     webhook_endpoints,
 )
 from api.routes.documents import Documents
-from api.runtime.context import AppContext, build_context
-from api.runtime.store_setup import check_store, open_store
+from api.runtime.context import AppContext
+from api.runtime.partitions import Partitions, build_partitions
+from api.runtime.store_setup import check_stores, open_stores
 from api.web.cors import CorsMiddleware
 from api.web.forwarded import ForwardedMiddleware
 from api.web.middleware import RequestMiddleware
@@ -57,6 +58,8 @@ from worker.settings_loader import load
 from worker.store.connection.pool import Redis
 from worker.store.connection.store_clock import StoreClock
 from worker.store.connection.store_guard import guard_of
+from worker.store.partitions.stores import PartitionStore
+from worker.telemetry.events import event_context
 from worker.telemetry.setup import start_telemetry
 
 _MODULES = (
@@ -104,34 +107,41 @@ class _App(Starlette):
         return ForwardedMiddleware(inner, context.settings.trusted_proxies, context.settings.root_path)
 
 
-def create_app(settings: Settings | None = None, redis: Redis | None = None, clock: Clock | None = None) -> Starlette:
-    """Return the API on this Redis client; without arguments, on the one of the environment's settings.
+def create_app(
+    settings: Settings | None = None,
+    redis: Redis | None = None,
+    clock: Clock | None = None,
+    stores: Sequence[PartitionStore] | None = None,
+) -> Starlette:
+    """Return the API on this Redis client or on these stores; without, on those of the environment's settings.
 
-    A client that it opens itself, it checks at start and closes at the end; one that it is given, the caller closes.
+    Clients that it opens itself, it checks at start and closes at the end; those that it is given, the caller closes.
     """
     settings = settings or load()
     start_telemetry(settings)
-    own = redis is None
-    redis = redis if redis is not None else open_store(settings)
-    store_clock = StoreClock(redis, clock or Clock())
-    context = build_context(settings, redis, store_clock)
+    if redis is not None:
+        stores = [PartitionStore(settings, redis)]
+    own = open_stores(settings) if stores is None else None
+    served = stores if stores is not None else own or []
+    clocks = [StoreClock(one.redis, clock or Clock()) for one in served]
+    partitions = build_partitions([(one.settings, one.redis, at) for one, at in zip(served, clocks, strict=True)])
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        if own:
-            await check_store(settings, redis)
+        if own is not None:
+            await check_stores(own)
         try:
-            async with _background_tasks(context, redis, store_clock):
+            async with _background_tasks(partitions, [one.redis for one in served], clocks):
                 yield
         finally:
-            if own:
-                await redis.aclose(close_connection_pool=True)
+            for one in own or ():
+                await one.redis.aclose(close_connection_pool=True)
 
     documents = _documents()
     console = console_routes() if settings.console else []
     app = _App(routes=[*documents.described, *documents.routes.all, *console], lifespan=lifespan)
     app.router.redirect_slashes = False
-    app.state.context = context
+    app.state.partitions, app.state.context = partitions, partitions.home
     return app
 
 
@@ -145,18 +155,40 @@ def _documents() -> Documents:
 
 
 @asynccontextmanager
-async def _background_tasks(context: AppContext, redis: Redis, store_clock: StoreClock) -> AsyncIterator[None]:
-    """Run the watches over store and models file, the clock, callers, heartbeat, reports, broadcaster and guard."""
-    await context.store_watch.check()  # reports missing rights before anything else fails because of them
+async def _background_tasks(
+    partitions: Partitions, clients: Sequence[Redis], clocks: Sequence[StoreClock]
+) -> AsyncIterator[None]:
+    """Run the watch over the models file, and what each partition needs."""
+    home = partitions.home
+    async with AsyncExitStack() as stack:
+        tasks = [
+            asyncio.create_task(ModelsFileWatch(home.settings, home.catalogue).run(), name="vigil-models"),
+            asyncio.create_task(home.incident_reporter.run(), name="vigil-incidents"),
+        ]
+        stack.push_async_callback(_cancelled, tasks)
+        await asyncio.gather(*(context.store_watch.check() for context in partitions.all))
+        for context, redis, store_clock in zip(partitions.all, clients, clocks, strict=True):
+            with event_context(partition=context.settings.partition.name if partitions.several else ""):
+                await stack.enter_async_context(_tasks_of(context, redis, store_clock))
+        try:
+            yield
+        finally:
+            await home.background.stop()
+            await home.incident_reporter.report()
+    home.large_work.close()
+    home.resolver.close()
+
+
+@asynccontextmanager
+async def _tasks_of(context: AppContext, redis: Redis, store_clock: StoreClock) -> AsyncIterator[None]:
+    """Run the watch over a store, its clock, callers, reports, broadcaster and guard; its watch has checked it once."""
     await store_clock.refresh()
     tasks = [
         asyncio.create_task(context.store_watch.run(), name="vigil-store"),
         asyncio.create_task(store_clock.run(), name="vigil-clock"),
         asyncio.create_task(context.callers.run(), name="vigil-callers"),
         asyncio.create_task(context.heartbeat.run(), name="vigil-heartbeat"),
-        asyncio.create_task(context.incident_reporter.run(), name="vigil-incidents"),
         asyncio.create_task(context.key_uses.run(), name="vigil-key-uses"),
-        asyncio.create_task(ModelsFileWatch(context.settings, context.catalogue).run(), name="vigil-models"),
     ]
     context.broadcaster.start()
     guard = guard_of(redis)
@@ -165,12 +197,12 @@ async def _background_tasks(context: AppContext, redis: Redis, store_clock: Stor
     try:
         yield
     finally:
-        for task in reversed(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await context.incident_reporter.report()
+        await _cancelled(tasks)
         await context.key_uses.write()
-        await context.background.stop()
         await context.broadcaster.stop()
-        context.large_work.close()
-        context.resolver.close()
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in reversed(tasks):
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

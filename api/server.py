@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from api.app import create_app
-from api.runtime.store_setup import check_store, open_store
+from api.runtime.store_setup import check_stores, open_stores
 from api.web.uvicorn_protocol import protocol_factory
 from worker.clock import Clock
 from worker.settings import Settings
@@ -81,9 +81,13 @@ async def serve(
         if redis is not None:
             await _run(create_app(settings, redis, clock), http, sock, ready, stop)
             return
-        async with open_store(settings) as own:
-            await check_store(settings, own)
-            await _run(create_app(settings, own, clock), http, sock, ready, stop)
+        stores = open_stores(settings)
+        try:
+            await check_stores(stores)
+            await _run(create_app(settings, clock=clock, stores=stores), http, sock, ready, stop)
+        finally:
+            for one in stores:
+                await one.redis.aclose()
     finally:
         sock.close()
 
@@ -117,7 +121,8 @@ async def _run(
         await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         watching.cancel()
-        app.state.context.broadcaster.close_watchers()  # long polls and streams end now, not after the grace period
+        for context in app.state.partitions.all:
+            context.broadcaster.close_watchers()  # long polls and streams end now, not after the grace period
         server.should_exit = True
         await serving
 

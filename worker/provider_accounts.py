@@ -21,7 +21,8 @@ from worker.jobs.account_name import DEFAULT_ACCOUNT, is_account_name
 from worker.jobs.accounts import AccountBindings, read_bindings
 from worker.jobs.catalogue import Catalogue
 from worker.jobs.errors import SettingsError
-from worker.settings import MIN_SECRET_BYTES, Settings, is_http, webhook_key
+from worker.setting_values import MIN_SECRET_BYTES, is_http, webhook_key
+from worker.settings import Settings
 
 Upstream = Literal["background", "stream", "chat"]
 

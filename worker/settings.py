@@ -6,7 +6,6 @@ else does.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import os
 import re
@@ -24,13 +23,12 @@ from worker.archive_settings import ArchiveSettings
 from worker.audit import keytext
 from worker.catalogue_file import read_catalogue, shipped_models_file
 from worker.jobs.catalogue import Catalogue
+from worker.partitions import Partition, parse_partitions
 from worker.private_files import socket_path
+from worker.setting_values import is_encryption_key, is_http, long_enough, webhook_key
 
-_ENCRYPTION_KEY = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?")  # urlsafe base64 of 32 bytes
 _WEBHOOK_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 _ORIGIN = r"(https://(?!.*:443$)|http://(?!.*:80$))([a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[1-9][0-9]{0,4})?"
-_WEBHOOK_PREFIX = "whsec_"
-MIN_SECRET_BYTES = 24
 NAT64_PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)  # that a prefix of NAT64 may have (RFC 6052)
 _EMAIL = re.compile(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,189}")
 _MAX_WEBHOOK_DELAYS, _MAX_WEBHOOK_DELAY_S = 50, 30 * 86_400
@@ -52,6 +50,8 @@ class Settings(ArchiveSettings):
     )
 
     redis_url: str | None = None
+    new_apps_partitions: Annotated[tuple[str, ...], NoDecode] = ()
+    cli_partition: str | None = None
     allow_eviction: bool = False
     allow_lossy_restart: bool = False
     data_dir: Path = Path(".vigil")
@@ -146,6 +146,8 @@ class Settings(ArchiveSettings):
     sentry_traces_sample_rate: Annotated[float, Field(ge=0, le=1, validation_alias="SENTRY_TRACES_SAMPLE_RATE")] = 1.0
 
     _account_secrets: dict[str, SecretStr] = PrivateAttr(default_factory=dict)  # by the names of their settings
+    _partitions: tuple[Partition, ...] = PrivateAttr(default=())  # of settings for one of several
+    _partition: Partition | None = PrivateAttr(default=None)
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -177,8 +179,11 @@ class Settings(ArchiveSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: str | None) -> str | None:
-        if value is not None:
-            redis_address.check_certificates(redis_address.parse(value))
+        for one in parse_partitions(value) if value is not None else ():
+            try:
+                redis_address.check_certificates(redis_address.parse(one.url))
+            except redis_address.AddressError as error:
+                raise redis_address.AddressError(one.named(error, value or "")) from None
         return value
 
     @field_validator("openai_base_url")
@@ -211,6 +216,7 @@ class Settings(ArchiveSettings):
     @field_validator(
         *("encryption_keys", "audit_public_keys", "webhook_ports", "webhook_schedule", "trusted_proxies"),
         "shared_provider_state",
+        "new_apps_partitions",
         "webhook_nat64_prefixes",
         "cors_origins",
         mode="before",
@@ -242,14 +248,14 @@ class Settings(ArchiveSettings):
             raise ValueError("what follows whsec_ is not base64; copy it as the provider showed it") from None
         if not key:  # with an empty key anybody could sign as the provider
             raise ValueError("must not be empty; leave it out and POST /hooks/openai is closed")
-        return _long_enough(value, key, "copy it whole, as the provider showed it")
+        return long_enough(value, key, "copy it whole, as the provider showed it")
 
     @field_validator("identifier_secret")
     @classmethod
     def _identifier_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        return _long_enough(value, value.get_secret_value().strip().encode(), "`openssl rand -hex 32` makes one")
+        return long_enough(value, value.get_secret_value().strip().encode(), "`openssl rand -hex 32` makes one")
 
     @property
     def account_secrets(self) -> Mapping[str, SecretStr]:
@@ -262,9 +268,33 @@ class Settings(ArchiveSettings):
         return changed
 
     @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """Return every store of the deployment, home first; without an address the embedded server of the folder."""
+        return self._partitions or parse_partitions(
+            self.redis_url or redis_address.socket_address(socket_path(self.data_dir))
+        )
+
+    @property
+    def partition(self) -> Partition:
+        """Return the store that these settings are for; home, unless `of` made them."""
+        return self._partition or self.partitions[0]
+
+    def of(self, partition: Partition) -> Settings:
+        """Return the settings for one of the partitions: with its address alone, and with files of its own."""
+        known = self.partitions
+        changed: dict[str, object] = {} if self.redis_url in (None, partition.url) else {"redis_url": partition.url}
+        if not partition.is_home:
+            if self.archive is not None:
+                changed["archive"] = f"{self.archive.rstrip('/')}/partitions/{partition.name}"
+            changed |= partition.files(store_mark=self.mark_file, audit_checkpoints=self.audit_checkpoints)
+        made = self.model_copy(update=changed)
+        made._partitions, made._partition = known, partition  # noqa: SLF001
+        return made
+
+    @property
     def store_url(self) -> str:
         """Return the address of Redis: the one that is set, else that of the embedded server of the data folder."""
-        return self.redis_url or redis_address.socket_address(socket_path(self.data_dir))
+        return self.partition.url
 
     @property
     def body_limit(self) -> int:
@@ -366,34 +396,3 @@ class Settings(ArchiveSettings):
     def catalogue(self) -> Catalogue:
         """Return the models of `models_file`, else those that were installed in data_dir or ship with Vigil."""
         return read_catalogue(self.catalogue_path, unknown_checked=self.unknown_models_checked)
-
-
-def _long_enough(value: SecretStr, key: bytes, cure: str) -> SecretStr:
-    """Return the value. Raises ValueError when its key is so short that it could be guessed."""
-    if len(key) < MIN_SECRET_BYTES:
-        raise ValueError(f"is only {len(key)} bytes long, a secret has at least {MIN_SECRET_BYTES}; {cure}")
-    return value
-
-
-def is_http(text: str) -> bool:
-    """Return whether this is an http:// or https:// address with a host, and with a port that exists if it has one."""
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number or too large, brackets that hold no IPv6 address
-        return False
-
-
-def is_encryption_key(text: str) -> bool:
-    """Return whether this is urlsafe base64 of 32 bytes."""
-    return _ENCRYPTION_KEY.fullmatch(text) is not None
-
-
-def webhook_key(secret: str) -> bytes:
-    """Return the key in a webhook secret: `whsec_` and base64, or any other text as it is.
-
-    Raises binascii.Error if the base64 is invalid.
-    """
-    if secret.startswith(_WEBHOOK_PREFIX):
-        return base64.b64decode(secret.removeprefix(_WEBHOOK_PREFIX), validate=True)
-    return secret.strip().encode()

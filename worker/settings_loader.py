@@ -16,7 +16,8 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 from worker.catalogue_file import read_catalogue
 from worker.jobs.errors import SettingsError
 from worker.provider_accounts import provider_accounts
-from worker.settings import Settings, is_encryption_key
+from worker.setting_values import is_encryption_key
+from worker.settings import Settings
 
 _ACCOUNT_SECRET = re.compile(r"(vigil_account_[a-z][a-z0-9_]*_(?:api_key|webhook_secret))(?:_file)?")
 
@@ -45,6 +46,7 @@ def load(overrides: Mapping[str, Any] | None = None, *, check_models: bool = Tru
     if settings is not None and not faults:
         settings = _with_kept_keys(settings.with_account_secrets(secrets), faults)
         faults += _account_faults(settings) if check_models else []
+        faults += _partition_faults(settings)
     if faults or settings is None:
         raise SettingsError(faults)
     return settings
@@ -76,6 +78,19 @@ def _with_kept_keys(settings: Settings, faults: list[str]) -> Settings:
     known = {key.get_secret_value() for key in settings.encryption_keys}
     more = tuple(SecretStr(key) for key in kept if key not in known)
     return settings.model_copy(update={"encryption_keys": (*settings.encryption_keys, *more)})
+
+
+def _partition_faults(settings: Settings) -> list[str]:
+    names = [one.name for one in settings.partitions]
+    given = {
+        "VIGIL_NEW_APPS_PARTITIONS": settings.new_apps_partitions,
+        "VIGIL_CLI_PARTITION": (settings.cli_partition,) if settings.cli_partition is not None else (),
+    }
+    return [
+        f"{variable}: must name stores of VIGIL_REDIS_URL; known: {', '.join(names)}"
+        for variable, chosen in given.items()
+        if not set(chosen) <= set(names)
+    ]
 
 
 def _account_faults(settings: Settings) -> list[str]:

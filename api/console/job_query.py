@@ -43,7 +43,7 @@ _MAX_AGE_DAYS: Final = 36_500
 _AGE: Final = re.compile(r"-([0-9]{1,6})(m|h|d)")
 _UNITS: Final = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _DATE: Final = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d{1,6})?)?)?")
-_JOB_ID: Final = re.compile(r"(?<![A-Za-z0-9_])job_[0-9a-z]{26}(?![0-9a-z])")
+_JOB_ID: Final = re.compile(r"(?<![A-Za-z0-9_])job_[0-9a-z]{26}(?:[0-9a-z]{3})?(?![0-9a-z])")
 _RESPONSE_ID: Final = re.compile(r"(?:resp_|chatcmpl-)[A-Za-z0-9_\-]+")
 _REQUEST_ID: Final = re.compile(r"req_[A-Za-z0-9_\-]+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

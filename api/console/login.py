@@ -17,6 +17,7 @@ from api.console.visit import (
     set_session_cookie,
 )
 from api.runtime.context import context_of
+from api.runtime.partitions import partitions_of
 from api.runtime.store_deadline import with_deadline
 from api.web.problems import Problem
 from worker.jobs.errors import UNAUTHENTIC, RecordUnreadable
@@ -57,9 +58,10 @@ async def log_in(request: Request) -> Response:
             raise Problem(429, "too_many_attempts", detail, headers={"Retry-After": str(wait)})
         emit("console.login_refused", what=what)
         return _login_page(request, going_on, _WRONG_LINK if what == "link" else _WRONG_KEY)
-    sessions, before = context_of(request).console.sessions, session_cookie(request)
-    if before is not None:
-        await with_deadline(request, sessions.end(before))
+    before, sessions = session_cookie(request), context_of(request).console.sessions
+    if before is not None:  # it may be one of another partition than the new one
+        ending = partitions_of(request).everywhere(lambda context: context.console.sessions.end(before))
+        await with_deadline(request, ending)
     response = redirect(console_url(request, going_on))
     set_session_cookie(request, response, await with_deadline(request, sessions.begin(key)))
     emit("console.logged_in", app=key.app, what=what)
@@ -83,7 +85,9 @@ async def _key_of(request: Request, secret: str) -> ApiKey | None:
     if not secret.isascii():
         return None
     try:
-        return await context_of(request).console.sessions.key_of(secret)
+        return await partitions_of(request).find(
+            request, f"login {secret}", lambda context: context.console.sessions.key_of(secret)
+        )
     except RecordUnreadable as error:
         if error.why not in UNAUTHENTIC:
             raise

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from api.runtime.console_sessions import ConsoleSession
 from api.runtime.context import AppContext, context_of
+from api.runtime.partitions import partitions_of
 from api.runtime.store_deadline import with_deadline
 from api.web.auth import enter
 from api.web.body import read_body
@@ -131,7 +132,8 @@ async def session_of(request: Request) -> ConsoleSession | None:
     if token is None:
         return None
     try:
-        return await with_deadline(request, context_of(request).console.sessions.find(token))
+        finding = partitions_of(request).find(request, token, lambda context: context.console.sessions.find(token))
+        return await with_deadline(request, finding)
     except RecordUnreadable as error:
         if error.why not in UNAUTHENTIC:
             raise

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from api.runtime.context import AppContext
 from api.schema.account_view import account_view, provider_account_view, rates_view
-from api.schema.status_responses import SilenceView, StatusView
+from api.schema.status_responses import PartitionView, SilenceView, StatusView
 from api.schema.views import may_see_pause, pause_view
 from worker.jobs.account_name import DEFAULT_ACCOUNT
 from worker.jobs.catalogue import Catalogue
@@ -50,9 +50,11 @@ async def read_deployment(context: AppContext) -> DeploymentStatus:
     )
 
 
-def status_view(found: DeploymentStatus, key: ApiKey, catalogue: Catalogue) -> StatusView:
+def status_view(context: AppContext, found: DeploymentStatus, key: ApiKey) -> StatusView:
     """Return what the key may see of it."""
-    return {
+    catalogue, away = context.catalogue, context.deployment.away()
+    parts: list[PartitionView] = [{"name": name, "away": away.get(name)} for name in context.deployment.partitions()]
+    view: StatusView = {
         "queue": found.queue,
         "workers": found.workers,
         "account": account_view(found.accounts[DEFAULT_ACCOUNT]),
@@ -63,6 +65,7 @@ def status_view(found: DeploymentStatus, key: ApiKey, catalogue: Catalogue) -> S
         "pacing": found.pacing,
         "silences": list(_silences(found.durations, catalogue)),
     }
+    return {**view, "partitions": parts} if parts else view
 
 
 def _silences(durations: Durations, catalogue: Catalogue) -> Iterator[SilenceView]:

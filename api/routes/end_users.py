@@ -117,7 +117,7 @@ async def list_all_end_users(request: Request) -> Response:
     if "app" in params and params["app"] not in names:
         raise bad_parameter("app", "There is no app of this name; `vigil apps list` shows all.")
     apps = [params["app"]] if "app" in params else names
-    found, following = await with_deadline(request, context.ledger.over_apps(apps, limit, params.get("cursor")))
+    found, following = await with_deadline(request, context.deployment.end_users(apps, limit, params.get("cursor")))
     data = [deployment_view(context, one) for one in found]
     page: DeploymentEndUserListView = {"object": "list", "data": data, "next_cursor": following}
     return json_response(page)

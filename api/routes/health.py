@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.runtime.context import AppContext, context_of
+from api.runtime.partitions import partitions_of
 from api.runtime.store_deadline import with_deadline, with_timeout
 from api.schema.documented_route import Routes
 from api.schema.openapi import operation
@@ -43,15 +45,21 @@ async def healthz(_: Request) -> Response:
     ),
 )
 async def readyz(request: Request) -> Response:
-    """Checks that Redis accepts a write and every command needed, and that this process is not shutting down."""
+    """Checks that Redis accepts a write and every command needed, and that this process is not shutting down.
+
+    Where a deployment has several stores, one that can be used is enough; `partitions` says which can't be, and why.
+    """
     if context_of(request).broadcaster.closing:
         raise Problem(503, "shutting_down", "This process is shutting down.", headers={"Retry-After": "1"})
-    store = context_of(request).store_watch
-    reason = await context_of(request).readiness.result()
-    if reason:  # this route is for operators' tools: they get the full reason
-        code, later = ("store_changed", "30") if store.changed else ("store_unavailable", "2")
-        raise Problem(503, code, reason if store.changed else f"Not ready: {reason}.", headers={"Retry-After": later})
-    return json_response({"status": "ok"})
+    contexts = partitions_of(request).all
+    reasons = await asyncio.gather(*(context.readiness.result() for context in contexts))
+    away = {one.settings.partition.name: reason for one, reason in zip(contexts, reasons, strict=True) if reason}
+    if len(away) == len(contexts):  # this route is for operators' tools: they get the full reason
+        changed = any(one.store_watch.changed for one in contexts)
+        code, later = ("store_changed", "30") if changed else ("store_unavailable", "2")
+        reason = reasons[0] if len(contexts) == 1 else "; ".join(f"{name}: {why}" for name, why in away.items())
+        raise Problem(503, code, reason if changed else f"Not ready: {reason}.", headers={"Retry-After": later})
+    return json_response({"status": "ok", "partitions": away} if away else {"status": "ok"})
 
 
 @routes.get(

@@ -7,12 +7,14 @@ A webhook never ends a job: it makes the holder of the job look at the response.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.runtime.context import AppContext, context_of
+from api.runtime.partitions import Partitions, partitions_of
 from api.runtime.store_deadline import with_deadline
 from api.schema.documented_route import Routes
 from api.schema.openapi import json_body, operation, parameter
@@ -23,6 +25,7 @@ from api.web.problems import Problem
 from api.web.responses import json_response
 from worker.provider_accounts import ProviderAccount
 from worker.safety import notices as provider
+from worker.safety.notices import SafetyNotice
 from worker.webhooks.verifying import NotAuthentic, check_headers, verify
 
 routes = Routes("hooks")
@@ -56,9 +59,11 @@ async def receive(request: Request) -> Response:
     if kind is None:
         raise Problem(400, "malformed_event", "The body is not an event: it has no type.")
     notice = provider.read(event, webhook_id, context.clock.now(), _sender(event, senders))
-    new = await with_deadline(request, context.notices.store_webhook(webhook_id, kind, notice))
+    new = await with_deadline(request, _stored(partitions_of(request), webhook_id, kind, notice))
     if new and kind in provider.RESPONSE_END_TYPES:
-        await with_deadline(request, _notify_holder(context, provider.response_id_of(event)))
+        response_id = provider.response_id_of(event)
+        notifying = partitions_of(request).everywhere(lambda context: _notify_holder(context, response_id))
+        await with_deadline(request, notifying)
     receipt: WebhookReceiptView = {"received": True, "duplicate": not new}
     return json_response(receipt)
 
@@ -128,6 +133,21 @@ async def _parse_event(request: Request, raw: bytes, limit: int) -> dict[str, An
     if not isinstance(event, dict):
         raise Problem(400, "malformed_event", "The body is not an event: it must be an object.")
     return event
+
+
+async def _stored(partitions: Partitions, webhook_id: str, kind: str, notice: SafetyNotice | None) -> bool:
+    """Store the webhook; return whether a partition had not received it. Raises StoreUnavailable.
+
+    A notice is stored in each partition: it may be about the account, and only the workers find out whose end user or
+    request it names. All else is only remembered, where that is possible.
+    """
+    if notice is None:
+        for context in partitions.all[:-1]:
+            if context.store_watch.answers:
+                return await context.notices.store_webhook(webhook_id, kind, notice)
+        return await partitions.all[-1].notices.store_webhook(webhook_id, kind, notice)
+    storing = [context.notices.store_webhook(webhook_id, kind, notice) for context in partitions.all]
+    return any(await asyncio.gather(*storing))
 
 
 async def _notify_holder(context: AppContext, response_id: str | None) -> None:

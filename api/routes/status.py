@@ -121,4 +121,4 @@ async def status(request: Request) -> Response:
     query_params(request)
     context = context_of(request)
     found = await with_deadline(request, read_deployment(context))
-    return json_response(status_view(found, key, context.catalogue))
+    return json_response(status_view(context, found, key))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from api.runtime.audit_access import AuditAccess
 from api.runtime.background_work import BackgroundWork
@@ -44,7 +45,6 @@ from worker.store.audit.trail_search import TrailSearch
 from worker.store.connection.kept_secrets import IDENTIFIER, KeptSecrets
 from worker.store.connection.memory_guard import MemoryGuard
 from worker.store.connection.pool import Redis
-from worker.store.connection.replay_check import replay_check
 from worker.store.connection.store_watch import StoreWatch
 from worker.store.console_access import ConsoleAccess
 from worker.store.conversations.documents import ConversationDocuments
@@ -60,6 +60,7 @@ from worker.store.jobs.repository import Jobs, retention_of
 from worker.store.jobs.streamed_chunks import StreamedChunks
 from worker.store.key_uses import KeyUses
 from worker.store.lifecycle.retention_change import RetentionChange
+from worker.store.partitions.identity import check_store_of
 from worker.store.provider.relayed_requests import RelayedRequests
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats.incidents import IncidentReporter
@@ -76,6 +77,7 @@ from worker.webhooks.resolver import SystemResolver
 _MAX_WEBHOOK_BODIES: Final = 64
 _WEBHOOK_BODY_S: Final = 5.0
 """Of the provider's webhooks: how many bodies are read at a time, and how long one may take."""
+_CONTEXT: Final = "vigil.context"
 
 
 @dataclass(slots=True)
@@ -88,8 +90,37 @@ class ScrapeCache:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedObjects:
+    """What a process has once, however many partitions it serves."""
+
+    catalogue: Catalogue
+    accounts: ProviderAccounts
+    resolver: SystemResolver
+    request_limits: RequestLimits
+    body_budget: BodyBudget
+    large_work: LargeWork
+    webhook_turns: BoundedTurns
+    background: BackgroundWork
+
+    @classmethod
+    def of(cls, settings: Settings) -> SharedObjects:
+        """Build them from the settings."""
+        limits = RequestLimits(settings)
+        return cls(
+            catalogue=settings.catalogue(),
+            accounts=provider_accounts(settings),
+            resolver=SystemResolver(),
+            request_limits=limits,
+            body_budget=BodyBudget(settings.body_memory_bytes, settings.media_body_limit),
+            large_work=LargeWork(limits.is_shared),
+            webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
+            background=BackgroundWork(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class AppContext:
-    """Everything that outlives a request. Routes reach Redis only through these objects."""
+    """Everything that outlives a request, of one partition. Routes reach Redis only through these objects."""
 
     settings: Settings
     clock: Clock
@@ -141,25 +172,26 @@ class AppContext:
     scrape_cache: ScrapeCache = field(default_factory=ScrapeCache)
 
 
-def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
-    """Build the context on one Redis client."""
+def build_context(settings: Settings, redis: Redis, clock: Clock, shared: SharedObjects | None = None) -> AppContext:
+    """Build the context on one Redis client; `shared`: what it has in common with those of other partitions."""
     given_secrets = {}
     if settings.identifier_secret is not None:
         given_secrets[IDENTIFIER] = settings.identifier_secret.get_secret_value().encode()
     limits = quarantine_limits(settings)
-    catalogue, accounts = settings.catalogue(), provider_accounts(settings)
-    resolver = SystemResolver()
+    shared = shared or SharedObjects.of(settings)
+    catalogue, accounts = shared.catalogue, shared.accounts
     key_uses = KeyUseLog(KeyUses(redis), clock)
     secrets, key_cache = KeptSecrets(redis, clock, given_secrets), KeyCache(Apps(redis, clock), clock, key_uses)
     memory = MemoryGuard(redis, clock, reserve=settings.memory_reserve_percent, app_share=settings.app_memory_percent)
     jobs = Jobs(redis, clock, retention_of(settings), limits, memory)
     conversations = Conversations(ConversationDocuments(redis, memory, clock), jobs, clock, settings, key_cache)
     notices = SafetyNotices(redis, settings.audit_ttl)
-    request_limits = RequestLimits(settings)
     places = QueuePlaces(redis, clock, settings.app_max_running, settings.app_slot_share)
-    trail, outbox, background = Trail(redis, clock), Outbox(redis, clock), BackgroundWork()
-    store_watch = StoreWatch(redis, clock, "api", replay_check(redis, settings), memory)
+    trail, outbox, background = Trail(redis, clock), Outbox(redis, clock), shared.background
+    named: dict[str, Any] = {"partition": settings.partition.name} if len(settings.partitions) > 1 else {}
+    store_watch = StoreWatch(redis, clock, "api", lambda: check_store_of(redis, settings), memory, **named)
     broadcaster = Broadcaster(redis)
+    ledger = EndUserLedger(redis, clock, settings.quarantine_window_seconds, settings.quarantine_blocks)
     return AppContext(
         settings=settings,
         clock=clock,
@@ -185,23 +217,23 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
         endpoints=Endpoints(redis, clock),
         outbox=outbox,
         notices=notices,
-        deployment=DeploymentState(redis, clock, catalogue, accounts, notices, places),
+        deployment=DeploymentState(redis, clock, catalogue, accounts, notices, places, ledger),
         broadcaster=broadcaster,
-        resolver=resolver,
-        name_check=NameCheck(resolver, clock, AddressPolicy.of(settings)),
+        resolver=shared.resolver,
+        name_check=NameCheck(shared.resolver, clock, AddressPolicy.of(settings)),
         store_watch=store_watch,
         incident_reporter=IncidentReporter(redis, clock),
         readiness=SharedCall(store_watch.check),
-        webhook_turns=BoundedTurns(_MAX_WEBHOOK_BODIES, min(_WEBHOOK_BODY_S, settings.body_seconds)),
-        request_limits=request_limits,
-        body_budget=BodyBudget(settings.body_memory_bytes, settings.media_body_limit),
-        large_work=LargeWork(request_limits.is_shared),
+        webhook_turns=shared.webhook_turns,
+        request_limits=shared.request_limits,
+        body_budget=shared.body_budget,
+        large_work=shared.large_work,
         background=background,
         content_reads=ContentReads(redis, clock),
         audit_access=AuditAccess(redis, clock, settings, background),
         trail_check=TrailCheck(redis, clock, settings, background),
         retention=RetentionChange(redis, clock, settings),
-        ledger=EndUserLedger(redis, clock, settings.quarantine_window_seconds, settings.quarantine_blocks),
+        ledger=ledger,
         loss_report=LossReport(redis),
         appeals=Appeals(redis, clock),
         appeal_notes=AppealNotes(redis),
@@ -217,7 +249,18 @@ def build_context(settings: Settings, redis: Redis, clock: Clock) -> AppContext:
     )
 
 
+def use_context(request: Request, context: AppContext) -> None:
+    """Serve this request with the partition of its key from now on."""
+    request.scope[_CONTEXT] = context
+
+
 def context_of(request: Request) -> AppContext:
-    """Return the context of the app that serves this request."""
-    context: AppContext = request.scope["app"].state.context
+    """Return the context of the partition that serves this request; that of home until its key is known."""
+    context: AppContext = request.scope.get(_CONTEXT) or request.scope["app"].state.context
+    return context
+
+
+def context_in(scope: Scope, home: AppContext) -> AppContext:
+    """Return the context that served the request of this scope; `home` if its key was not known."""
+    context: AppContext = scope.get(_CONTEXT, home)
     return context

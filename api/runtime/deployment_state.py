@@ -17,6 +17,7 @@ from worker.store.admission import circuit_breaker, model_access, pace_state
 from worker.store.admission.circuit_breaker import OpenCircuit
 from worker.store.admission.pace_state import PacingView
 from worker.store.connection.pool import Redis
+from worker.store.end_users.end_user_ledger import EndUserLedger, FlaggedEndUser
 from worker.store.provider import account_state, durations, request_counts
 from worker.store.provider.account_state import AccountState
 from worker.store.provider.durations import Durations
@@ -42,9 +43,18 @@ class DeploymentState:
         accounts: ProviderAccounts,
         notices: SafetyNotices,
         queue_places: QueuePlaces,
+        ledger: EndUserLedger,
     ) -> None:
-        self.queue_places, self._accounts = queue_places, accounts
+        self.queue_places, self._accounts, self._ledger = queue_places, accounts, ledger
         self._redis, self._clock, self._catalogue, self._notices = redis, clock, catalogue, notices
+
+    def partitions(self) -> list[str]:
+        """Return the names of the partitions, home first; none of a deployment with one store."""
+        return []
+
+    def away(self) -> dict[str, str]:
+        """Return why the partitions that can't be used now can't, by name."""
+        return {}
 
     async def queue(self, apps: Sequence[str] | None = None) -> QueueDepths:
         """Return how many jobs are in each state of the queue; `apps`: all apps, if they were listed lately."""
@@ -61,6 +71,12 @@ class DeploymentState:
     async def app_names(self) -> list[str]:
         """Return every app that has ever had a key, by name."""
         return await queue_depth.apps(self._redis)
+
+    async def end_users(
+        self, apps: Sequence[str], limit: int, cursor: str | None
+    ) -> tuple[list[FlaggedEndUser], str | None]:
+        """Return (up to `limit` end users of all these apps, the newest entries first; the cursor of the next page)."""
+        return await self._ledger.over_apps(apps, limit, cursor)
 
     async def jobs_ahead(self, app: str, priority: Priority) -> int:
         """Return how many waiting jobs of the app are claimed before one that is submitted now."""

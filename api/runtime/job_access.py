@@ -23,6 +23,7 @@ from worker.store.jobs.list_filters import ListFilters
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.stored_job import StoredJob
 from worker.store.lifecycle import erasure
+from worker.store.partitions.pins import has_app
 from worker.store.provider import safety_notices
 
 
@@ -38,6 +39,10 @@ class JobAccess:
     ) -> tuple[Sequence[StoredJob], str | None]:
         """Return (a page of the app's jobs, newest first, and the cursor of the next page or None)."""
         return await listing.list_jobs(self._redis, app, filters, limit, cursor, self._jobs.load)
+
+    async def has_app(self, app: str) -> bool:
+        """Return whether this store has the app."""
+        return await has_app(self._redis, app)
 
     async def count(self, app: str, filters: ListFilters) -> tuple[int, bool]:
         """Return (how many of the app's jobs fit, by their indexes; whether these are all, after a bounded search)."""

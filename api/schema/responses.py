@@ -306,6 +306,8 @@ class HealthView(TypedDict):
     """The process responds."""
 
     status: Literal["ok"]
+    partitions: NotRequired[dict[str, str]]
+    """Of a deployment with several stores: those that can't be used now, by name, and why."""
 
 
 class JobTokenView(TypedDict):

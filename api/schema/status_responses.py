@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -122,6 +122,15 @@ class SilenceView(TypedDict):
     """Calls whose silence was taken for a check, and that were answered after all."""
 
 
+class PartitionView(TypedDict):
+    """One store of a deployment with several."""
+
+    name: str
+    away: str | None
+    """Why it can't be used now; null if it can."""
+
+
+@documented
 class StatusView(TypedDict):
     """The state of the deployment."""
 
@@ -135,3 +144,5 @@ class StatusView(TypedDict):
     pauses: list[PauseView]
     pacing: PacingView
     silences: list[SilenceView]
+    partitions: NotRequired[list[PartitionView]]
+    """Of a deployment with several stores: each, home first. One that is away is missing in everything above."""

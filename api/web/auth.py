@@ -10,8 +10,9 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
-from api.runtime.context import context_of
+from api.runtime.context import context_of, use_context
 from api.runtime.job_tokens import PREFIX
+from api.runtime.partitions import partitions_of
 from api.runtime.request_limits import slot_of
 from api.runtime.store_deadline import with_deadline
 from api.web.header_fields import header_values
@@ -51,12 +52,11 @@ async def authorize(request: Request, scope: str, *others: str) -> ApiKey:
     """
     if _abandoned(request):
         raise ClientDisconnect
-    token = bearer_token(request)
-    key_cache = context_of(request).key_cache
-    key = key_cache.cached(token) if token is not None else None
+    token, partitions = bearer_token(request), partitions_of(request)
+    key = partitions.cached_key(request, token) if token is not None else None
     if key is None and token is not None:
-        key = await with_deadline(request, _authentic(key_cache.look_up(token)))
-    if key is not None and not key_cache.is_live(key):
+        key = await with_deadline(request, _authentic(partitions.look_up_key(request, token)))
+    if key is not None and not context_of(request).key_cache.is_live(key):
         if not key.revoked_at:
             raise _expired(key)
         key = None
@@ -82,11 +82,11 @@ async def authorize_reader(request: Request) -> JobReader:
     """
     bearer, parameter = bearer_token(request), _token_parameter(request)
     token = parameter if parameter is not None else bearer
-    key_cache, tokens = context_of(request).key_cache, context_of(request).job_tokens
     if parameter is not None and header_values(request.scope, b"authorization"):
         raise bad_parameter("token", "Send either Authorization or the parameter token, not both.")
     if parameter is None and (bearer is None or not bearer.startswith(PREFIX)):
         key = await authorize(request, "read")
+        key_cache = context_of(request).key_cache
 
         async def key_is_live() -> bool:
             return await key_cache.find(bearer or "") is not None
@@ -95,7 +95,7 @@ async def authorize_reader(request: Request) -> JobReader:
     if _abandoned(request):
         raise ClientDisconnect
     job_id = ids.job_id_of(str(request.path_params["job_id"]))
-    maker = await with_deadline(request, _authentic(tokens.find(token or "", job_id)))
+    maker = await with_deadline(request, _authentic(_maker(request, token or "", job_id)))
     if maker is None:
         detail = "The token is for another job, is over, or its key was revoked: the app makes a new one."
         if not (token or "").startswith(PREFIX):
@@ -103,11 +103,22 @@ async def authorize_reader(request: Request) -> JobReader:
         raise _unauthorized(detail)
     note_no_answers(request.scope)
     await enter(request, maker)
+    tokens = context_of(request).job_tokens
 
     async def token_is_live() -> bool:
         return await tokens.find(token or "", job_id) is not None
 
     return JobReader(maker, token_is_live)
+
+
+async def _maker(request: Request, token: str, job_id: str) -> ApiKey | None:
+    """Return the key that made the token, and serve the request with the partition of the job."""
+    for context in partitions_of(request).of_job(job_id):
+        found = await context.job_tokens.find(token, job_id)
+        if found is not None:
+            use_context(request, context)
+            return found
+    return None
 
 
 async def enter(request: Request, key: ApiKey) -> None:

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.runtime.context import AppContext
+from api.runtime.context import AppContext, context_in
 from api.runtime.request_limits import RequestSlot, set_slot
 from api.runtime.store_deadline import STORE_TIMEOUT_S, with_timeout
 from api.web.callers import OpenCall, call_of
@@ -104,9 +104,9 @@ class RequestMiddleware:
                 return
             arrived = sender.receipt is not None and await sender.receipt.arrived(self._context.settings.send_seconds)
             if call is not None:
-                await self._end_call(call, arrived=arrived)
+                await self._end_call(scope, call, arrived=arrived)
             if arrived and sender.status in _WITH_ANSWER:
-                await self._record_read(noted_answers(scope))
+                await self._record_read(scope, noted_answers(scope))
 
     async def _serve(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
         """Send the response of the app, or that to its exception."""
@@ -130,15 +130,15 @@ class RequestMiddleware:
             release_body(scope)
             slot.leave()
 
-    async def _record_read(self, answers: list[str]) -> None:
+    async def _record_read(self, scope: Scope, answers: list[str]) -> None:
         """Record that the app has the answers of these jobs: they are erased soon after."""
         if answers:
             with suppress(StoreUnavailable):  # then they are erased later, as if nobody had read them
-                await with_timeout(STORE_TIMEOUT_S, self._context.job_access.mark_read(answers))
+                await with_timeout(STORE_TIMEOUT_S, context_in(scope, self._context).job_access.mark_read(answers))
 
-    async def _end_call(self, call: OpenCall, *, arrived: bool) -> None:
+    async def _end_call(self, scope: Scope, call: OpenCall, *, arrived: bool) -> None:
         """Record whether the client of a create has its answer: if not, its SDK's next try is to join the job."""
-        callers = self._context.callers
+        callers = context_in(scope, self._context).callers
         try:
             if call.job_id:
                 answered = (arrived and call.whole) or call.streamed(self._clock.monotonic())

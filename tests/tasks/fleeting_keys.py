@@ -5,7 +5,7 @@ from worker.store import keys
 FLEETING = {
     **dict.fromkeys((keys.LIMITS, keys.limit_apps("rate:x"), keys.limit_line("rate:x", "acme")), "zset"),
     keys.places("model:default:x"): "set",
-    **dict.fromkeys((keys.INCIDENTS, keys.RETENTION_TIMES, keys.MIGRATIONS), "hash"),
+    **dict.fromkeys((keys.INCIDENTS, keys.RETENTION_TIMES, keys.MIGRATIONS, keys.PINS, keys.PINNED), "hash"),
     **dict.fromkeys((keys.RETENTION_AGAIN, keys.MIGRATION_LOCK, keys.ARCHIVE, keys.ARCHIVING_LOCK), "string"),
     **dict.fromkeys((keys.READY, keys.LEASED, keys.RING, keys.OUTBOX, keys.SENDING, keys.app_queue("acme")), "zset"),
     **dict.fromkeys((keys.LATER, keys.target_queue("we_x"), keys.ledger("x", "blocks")), "zset"),

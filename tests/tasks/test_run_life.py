@@ -82,7 +82,7 @@ async def test_the_queue_deadline_ends_a_job_that_nobody_started(redis: ArqRedis
             return (await stage.job(job_id)).settled
 
         await until("the sweep to expire it", swept)
-        await nobody.components.accounts.aclose()
+        await nobody.parts.aclose()
         job = await stage.job(job_id)
         assert (job.status, job.reason, job.attempts) == (Status.EXPIRED, "queue_deadline", ())
 

@@ -59,7 +59,7 @@ async def test_an_attempt_costs_what_was_in_force_when_it_began(
         change = datetime.now(UTC)  # noqa: TID251  later than the attempt's start, earlier than its end
         newer = f'[[models."gpt-5.6-sol".prices]]\nfrom = {change.isoformat()}\ninput = "1"\noutput = "2"\n'
         file.write_text(PRICES + newer)
-        worker.components.models_watch.reload()
+        worker.parts.models_watch.reload()
         stage.hurry()
         old, new = await stage.settled(before), await stage.settled(await stage.submit("hello"))
         assert started.attempts[0].started_at < change

@@ -94,7 +94,7 @@ RESTORED = {
 }
 NEVER = {
     *("aside", "asides", "probe", "unmoved"),  # what was set aside itself; a key that is only written, or never
-    *("deployment", "looks", "accepted"),  # what says which store this is: whatever changes it stops all, on purpose
+    *("deployment", "looks", "accepted", "partition"),  # what says which store this is: a change stops all, on purpose
 }
 
 

@@ -223,6 +223,7 @@ async def test_the_wanted_slots_are_what_is_ready_and_what_runs(
         nobody = (await client.get("/v1/ops/scale")).json()
         assert nobody == {
             "wanted": 3, "ready": 3, "running": 0, "held": 0, "workers": 0, "slots": 0, "held_back": None,
+            "partitions_away": [],
         }  # fmt: skip
         await stage.worker(max_jobs=2, app_slot_share=1.0)
 

@@ -5,7 +5,6 @@ Uses Redis directly, like `vigil keys`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 from typing import Annotated, Any, Final
@@ -14,7 +13,8 @@ import typer
 
 from worker.cli.acting import By, actor_of
 from worker.cli.errors import EXIT_USAGE, CliError
-from worker.cli.keys import open_redis, with_apps
+from worker.cli.keys import with_app, with_each_apps
+from worker.cli.partitions import in_one
 from worker.cli.rendering import print_columns
 from worker.cli.times import parse_seconds
 from worker.clock import Clock
@@ -23,6 +23,7 @@ from worker.settings_loader import load
 from worker.store.admission.app_retention import KINDS, AppRetention, bounds_of, effective
 from worker.store.apps import App
 from worker.store.lifecycle.retention_change import RetentionChange
+from worker.store.partitions.stores import PartitionStore
 
 _DEFAULT: Final = "default"
 group = typer.Typer(
@@ -41,21 +42,25 @@ def register(app: typer.Typer) -> None:
 @group.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List apps with their weights and limits. Every app with a key is listed."""
-    found = with_apps(lambda apps: apps.list_apps())
+    parts = with_each_apps(lambda apps: apps.list_apps())
+    found = sorted(((one, name) for name, some in parts for one in some), key=lambda row: row[0].name)
+    several = len(parts) > 1
     if as_json:
-        print(json.dumps({"object": "list", "data": [_to_json(one) for one in found]}, indent=2))
+        data = [_to_json(one) | ({"partition": name} if several else {}) for one, name in found]
+        print(json.dumps({"object": "list", "data": data}, indent=2))
     elif not found:
         print("There are no apps; `vigil keys create --app NAME` makes one.")
     else:
-        columns = ("APP", "WEIGHT", "RUNNING AT ONCE", "OF AN END USER", "END USER")
+        columns = ("APP", "WEIGHT", "RUNNING AT ONCE", "OF AN END USER", "END USER", "PARTITION")
         rows = [
             (
                 *(a.name, f"{a.weight:g}", _limit_text(a.max_running), _limit_text(a.end_user_max)),
-                "required" if a.require_end_user else "-",
+                *("required" if a.require_end_user else "-", name),
             )
-            for a in found
+            for a, name in found
         ]
-        print_columns(columns, rows)
+        width = len(columns) - (not several)
+        print_columns(columns[:width], [row[:width] for row in rows])
 
 
 @group.command("set")
@@ -106,7 +111,7 @@ def set_(
         "default_end_user_max": end_user_max == _DEFAULT,
     }
     try:
-        app = with_apps(lambda apps: apps.set_limits(name, **limits, require_end_user=require_end_user), by)
+        app = with_app(name, lambda apps: apps.set_limits(name, **limits, require_end_user=require_end_user), by)
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     if as_json:
@@ -159,18 +164,17 @@ def retention(
     }
     settings = load()
 
-    async def work() -> AppRetention:
-        async with open_redis(settings) as redis:
-            change = RetentionChange(redis, Clock(), settings)
-            own = await change.own(name)
-            if changes:
-                own = replace(own, **changes)
-                await change.set(name, own, actor_of(by))
-                await change.apply(name, own)
-            return own
+    async def work(store: PartitionStore) -> AppRetention:
+        change = RetentionChange(store.redis, Clock(), settings)
+        own = await change.own(name)
+        if changes:
+            own = replace(own, **changes)
+            await change.set(name, own, actor_of(by))
+            await change.apply(name, own)
+        return own
 
     try:
-        own = asyncio.run(work())
+        own = in_one(settings, work, writes=True, app=name)
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE if error.status == 422 else 1) from None  # noqa: PLR2004
     times, bounds = effective(own, settings), bounds_of(settings)

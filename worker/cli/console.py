@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.errors import CliError
-from worker.cli.keys import open_redis
+from worker.cli.partitions import chosen, open_stores
 from worker.cli.processes import address
 from worker.cli.profile import load_profile
 from worker.clock import Clock, to_ms
@@ -32,12 +32,13 @@ async def _link(redis: Redis, key_id: str, base: str) -> str:
 
 
 async def _create(settings: Settings, base: str, key: str | None, key_id: str | None) -> tuple[str, ApiKey]:
-    async with open_redis(settings) as redis:
-        apps = Apps(redis, Clock())
-        found = await apps.find_by_id(key_id) if key_id else await apps.find(key or "")
-        if found is None or not found.is_live(to_ms(Clock().now())):
-            raise CliError("there is no such live key; `vigil keys list` shows them, `vigil keys create` makes one")
-        return await _link(redis, found.id, base), found
+    async with open_stores(settings, writes=True) as stores:
+        for store in chosen(settings, stores):
+            apps = Apps(store.redis, Clock())
+            found = await apps.find_by_id(key_id) if key_id else await apps.find(key or "")
+            if found is not None and found.is_live(to_ms(Clock().now())):
+                return await _link(store.redis, found.id, base), found
+    raise CliError("there is no such live key; `vigil keys list` shows them, `vigil keys create` makes one")
 
 
 def console(

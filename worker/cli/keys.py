@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from worker.cli.acting import By, actor_of
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
-from worker.cli.processes import with_redis
+from worker.cli.partitions import in_each, in_one, open_stores
 from worker.cli.rendering import clean, print_columns
 from worker.cli.times import parse_end
 from worker.clock import Clock, from_ms, to_ms
-from worker.embedded import EmbeddedValkey
 from worker.jobs.errors import Refused
 from worker.jobs.timestamps import iso_utc
 from worker.settings import Settings
@@ -26,10 +24,10 @@ from worker.store.admission.app_quota import MAX_BYTES, MAX_WAITING, AppQuota, Q
 from worker.store.admission.rate_limit import MAX_RATE, RateLimit
 from worker.store.apps import SCOPES, ApiKey, Apps, RefusedKey
 from worker.store.audit.acts import ROTATED, Acts
-from worker.store.connection.pool import Redis, connect, keyring_from
-from worker.store.connection.store_guard import StoreGuard
 from worker.store.key_uses import KeyUses
 from worker.store.lifecycle.key_rotation import KeyRotation
+from worker.store.partitions.pins import Pins
+from worker.store.partitions.stores import PartitionStore
 
 T = TypeVar("T")
 DEFAULT_SCOPES = ("submit", "read")
@@ -48,41 +46,22 @@ app = typer.Typer(
 )
 
 
-@asynccontextmanager
-async def open_redis(settings: Settings) -> AsyncIterator[Redis]:
-    """Open the Redis of the settings; starts the embedded server if it does not run."""
-    embedded = None if settings.redis_url else EmbeddedValkey(settings.data_dir)
-    if embedded:
-        await embedded.start()
-    try:
-        url = settings.redis_url or (embedded.url if embedded else "")
-        given = settings.model_copy(update={"redis_url": url})
-        guard = StoreGuard(given.mark_file, Clock().random_bytes)  # refuses to write to a store that lost its data
-        redis = connect(url, keyring=keyring_from(settings), guard=guard, max_connections=2)
-        try:
-            yield redis
-        finally:
-            await redis.aclose()
-    finally:
-        if embedded:
-            await embedded.stop()
+def with_app(app: str, work: Callable[[Apps], Awaitable[T]], by: str = "") -> T:
+    """Run `work` on the store of the app and return its result; what it changes is recorded as done by `by`."""
+    return in_one(load(), lambda store: work(Apps(store.redis, Clock(), actor_of(by))), writes=True, app=app)
 
 
-@asynccontextmanager
-async def open_apps(settings: Settings, by: str = "") -> AsyncIterator[Apps]:
-    """Open the apps and keys in the Redis of the settings; `by`: who changes them."""
-    async with open_redis(settings) as redis:
-        yield Apps(redis, Clock(), actor_of(by))
+def with_each_apps(work: Callable[[Apps], Awaitable[T]], by: str = "") -> list[tuple[str, T]]:
+    """Run `work` on each partition; return the results with the names of the partitions."""
+    return in_each(load(), lambda store: work(Apps(store.redis, Clock(), actor_of(by))), writes=True)
 
 
-def with_apps(work: Callable[[Apps], Awaitable[T]], by: str = "") -> T:
-    """Run `work` on the Redis of the settings and return its result; what it changes is recorded as done by `by`."""
-
-    async def go() -> T:
-        async with open_apps(load(), by) as apps:
-            return await work(apps)
-
-    return asyncio.run(go())
+async def place_app(
+    settings: Settings, stores: Sequence[PartitionStore], app: str, partition: str | None = None
+) -> PartitionStore:
+    """Return the store that an app is in, and pin it there; a new one is put where its name or `partition` says."""
+    wanted = partition or settings.cli_partition
+    return await Pins(stores).place(app, wanted, settings.new_apps_partitions)
 
 
 def to_json(key: ApiKey, last_used: int = 0) -> dict[str, Any]:
@@ -124,6 +103,10 @@ def create(
         str | None,
         typer.Option(metavar="90d|DATE", help="When it ends: in so many days, or at a date.", show_default=False),
     ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(help="Of a new app: its store, by the name in VIGIL_REDIS_URL.  [by its name]"),
+    ] = None,
     by: By = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -136,18 +119,27 @@ def create(
     if unknown or not scopes:
         raise CliError(f"unknown scope {', '.join(unknown) or repr('')}; known: {', '.join(SCOPES)}", EXIT_USAGE)
     limit = None if rate is None else RateLimit(rate)
+
+    async def work() -> tuple[PartitionStore, tuple[ApiKey, str, str]]:
+        settings = load()
+        async with open_stores(settings, writes=True) as stores:
+            store = await place_app(settings, stores, name, partition)
+            apps = Apps(store.redis, Clock(), actor_of(by))
+            return store, await apps.create_key(name, scopes, limit, person=person, expires_at=ends)
+
     try:
-        record, key, secret = with_apps(
-            lambda apps: apps.create_key(name, scopes, limit, person=person, expires_at=ends), by
-        )
+        store, (record, key, secret) = asyncio.run(work())
     except Refused as error:
         raise CliError(error.detail, EXIT_USAGE) from None
+    where = store.partition.name if len(store.settings.partitions) > 1 else ""
     if as_json:
         body = {"id": record.id, "app": record.app, "key": key, "webhook_secret": secret, "scopes": list(record.scopes)}
-        more = {"person": record.person, "expires_at": _time(record.expires_at)}
+        more = {"person": record.person, "expires_at": _time(record.expires_at), "partition": where}
         print(json.dumps({**body, **{field: value for field, value in more.items() if value}}, indent=2))
         return
     print(f"app             {record.app}")
+    if where:
+        print(f"partition       {where}")
     print(f"id              {record.id}")
     print(f"scopes          {', '.join(record.scopes)}")
     if record.person:
@@ -169,13 +161,16 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     refused, because it can't be told that Vigil wrote their records.
     """
 
-    async def work() -> tuple[list[ApiKey], list[RefusedKey], dict[str, int]]:
-        async with open_redis(load()) as redis:
-            apps = Apps(redis, Clock())
-            return await apps.list_keys(), await apps.refused_keys(), await KeyUses(redis).all()
+    async def work(store: PartitionStore) -> tuple[list[ApiKey], list[RefusedKey], dict[str, int]]:
+        apps = Apps(store.redis, Clock())
+        return await apps.list_keys(), await apps.refused_keys(), await KeyUses(store.redis).all()
 
-    keys, refused, uses = asyncio.run(work())
-    found = [to_json(key, uses.get(key.id, 0)) for key in keys]
+    parts = in_each(load(), work, writes=True)
+    rows_of = [(key, uses.get(key.id, 0), name) for name, (some, _, uses) in parts for key in some]
+    rows_of.sort(key=lambda row: row[0].id)
+    keys, refused = [row[0] for row in rows_of], [key for _, (_, some, _) in parts for key in some]
+    several = len(parts) > 1
+    found = [to_json(key, used) | ({"partition": name} if several else {}) for key, used, name in rows_of]
     if as_json:
         rows_refused = [{"id": key.id, "app": key.app, "why": key.why} for key in refused]
         print(json.dumps({"object": "list", "data": found, "refused": rows_refused}, indent=2))
@@ -191,10 +186,12 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
         (
             *(k["id"], k["app"], ",".join(k["scopes"]), "…" + k["last4"], clean(k["person"] or "-")),
             *(k["created_at"], _end_text(key, now), k["last_used_at"] or "never", k["revoked_at"] or "-"),
+            *((k["partition"],) if several else ()),
         )
         for k, key in zip(found, keys, strict=True)
     ]
-    print_columns(("ID", "APP", "SCOPES", "KEY", "PERSON", "CREATED", "EXPIRES", "LAST USED", "REVOKED"), rows)
+    columns = ("ID", "APP", "SCOPES", "KEY", "PERSON", "CREATED", "EXPIRES", "LAST USED", "REVOKED")
+    print_columns((*columns, *(("PARTITION",) if several else ())), rows)
 
 
 def _end_text(key: ApiKey, now: int) -> str:
@@ -209,10 +206,18 @@ def revoke(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Revoke a key for good. The app's jobs stay; its other keys see them."""
-    try:
-        found = to_json(with_apps(lambda apps: apps.revoke(key_id), by))
-    except Refused as error:
-        raise CliError(error.detail) from None
+
+    async def work(apps: Apps) -> ApiKey | Refused:
+        try:
+            return await apps.revoke(key_id)
+        except Refused as error:
+            return error
+
+    results = [result for _, result in with_each_apps(work, by)]
+    revoked = next((one for one in results if isinstance(one, ApiKey)), None)
+    if revoked is None:
+        raise CliError(next(one.detail for one in results if isinstance(one, Refused)))
+    found = to_json(revoked)
     print(json.dumps(found, indent=2) if as_json else f"revoked {found['id']} of app {found['app']}")
 
 
@@ -241,7 +246,7 @@ def rate_(
         return await apps.rate(name)
 
     try:
-        own = with_apps(work, by)
+        own = with_app(name, work, by)
     except Refused as error:
         raise CliError(error.detail) from None
     settings = load()
@@ -286,7 +291,7 @@ def quota_(
         return await apps.quota(name), await apps.quota_use(name)
 
     try:
-        own, use = with_apps(work, by)
+        own, use = with_app(name, work, by)
     except Refused as error:
         raise CliError(error.detail) from None
     settings = load()
@@ -322,23 +327,16 @@ def rewrap(by: By = "", as_json: Annotated[bool, typer.Option("--json", help="Pr
     Put the new key first in VIGIL_ENCRYPTION_KEYS of every process and keep the old one after it, run this, then remove
     the old one. Exits 1 while something still needs another key than the first.
     """
+    settings = load()
+    if not settings.encryption_keys:
+        raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", EXIT_USAGE)
 
-    async def go() -> dict[str, int]:
-        settings = load()
-        if not settings.encryption_keys:
-            raise CliError("VIGIL_ENCRYPTION_KEYS is not set; `vigil keys generate-encryption` makes a key", EXIT_USAGE)
-        async with with_redis(settings) as actual:
-            guard = StoreGuard(actual.mark_file, Clock().random_bytes)
-            vault = keyring_from(settings)
-            redis = connect(actual.redis_url or "", keyring=vault, guard=guard, max_connections=2)
-            try:
-                kids = len(settings.encryption_keys)
-                await Acts(redis, Clock(), actor_of(by)).record(ROTATED, keys=kids)
-                return dict(await KeyRotation(redis).run())
-            finally:
-                await redis.aclose()
+    async def work(store: PartitionStore) -> dict[str, int]:
+        await Acts(store.redis, Clock(), actor_of(by)).record(ROTATED, keys=len(settings.encryption_keys))
+        return dict(await KeyRotation(store.redis).run())
 
-    counts = asyncio.run(go())
+    each = [counts for _, counts in in_each(settings, work, writes=True)]
+    counts = {name: sum(one[name] for one in each) for name in each[0]}
     left = counts["unreadable"] + counts["changed_meanwhile"]
     if as_json:
         print(json.dumps({**counts, "done": not left}, indent=2))

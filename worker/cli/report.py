@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 import typer
 
 from worker.cli.api_client import Client
-from worker.cli.audit.trail_access import with_trail
+from worker.cli.audit.trail_access import with_each_trail
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
+from worker.cli.partitions import heading
 from worker.cli.rendering import clean, print_columns
 from worker.clock import Clock
 from worker.jobs.catalogue import dollars
@@ -144,12 +145,16 @@ def _verify(first: str | None, last: str | None, app: str | None, *, correct: bo
             await verification.correct(found, max(settings.audit_ttl, settings.audit_max_ttl or 0, settings.result_ttl))
         return found
 
-    found = with_trail(settings, work, writes=correct)
+    proofs = with_each_trail(settings, work, writes=correct)
     if as_json:
-        print(json.dumps(_dump(found, weeks, corrected=correct), indent=2))
+        dumped = [{"partition": name, **_dump(found, weeks, corrected=correct)} for name, found in proofs]
+        one = _dump(proofs[0][1], weeks, corrected=correct)
+        print(json.dumps(one if len(proofs) == 1 else {"partitions": dumped}, indent=2))
     else:
-        _print_proof(found, weeks, corrected=correct)
-    if not (found.good or correct):
+        for name, found in proofs:
+            print(heading(name, len(proofs)), end="")
+            _print_proof(found, weeks, corrected=correct)
+    if not (correct or all(found.good for _, found in proofs)):
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -5,26 +5,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from worker.cli.acting import By, actor_of
-from worker.cli.audit.trail_access import with_trail
+from worker.cli.audit.trail_access import with_each_trail
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
-from worker.cli.processes import with_redis
+from worker.cli.partitions import heading, in_each, in_one
 from worker.cli.rendering import clean
 from worker.clock import Clock
-from worker.settings import Settings
 from worker.settings_loader import load
 from worker.store.audit.acts import ACCEPTED, MIGRATED, SEALED, Acts
-from worker.store.connection.pool import Redis, connect
+from worker.store.connection.pool import Redis
 from worker.store.connection.store_guard import accept as accept_store, read_answer
 from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load as load_mark
 from worker.store.errors import store_errors
 from worker.store.lifecycle.sealing import StoreSealing
+from worker.store.partitions.stores import PartitionStore
 from worker.store.stats.migration_progress import begin_again
 
 app = typer.Typer(
@@ -35,23 +34,15 @@ app = typer.Typer(
 )
 
 
-async def compare_store(
-    settings: Settings, new: str | None = None, by: str = ""
-) -> tuple[StoreMark | None, StoreAnswer, str]:
-    """Return (this machine's mark, what Redis holds, what is wrong). `new`: first accept Redis as this deployment, for
-    which `by` is responsible.
-    """
-    mark = load_mark(settings.mark_file)
-    async with with_redis(settings) as actual:
-        redis = connect(actual.store_url, max_connections=1, retries=1)
-        try:
-            if new is not None:
-                await accept_store(redis, new)
-                await Acts(redis, Clock(), actor_of(by)).record(ACCEPTED, deployment=new)
-            async with store_errors("say which deployment it holds"):
-                answer = await read_answer(redis.execute_command, mark)
-        finally:
-            await redis.aclose()
+_Comparison = tuple[StoreMark | None, StoreAnswer, str]
+"""This machine's mark of a store, what that holds, what is wrong."""
+
+
+async def compare_store(store: PartitionStore) -> _Comparison:
+    """Return how what this machine knows of a store compares with what the store holds."""
+    mark = load_mark(store.settings.mark_file)
+    async with store_errors("say which deployment it holds"):
+        answer = await read_answer(store.redis.execute_command, mark)
     reason = judge(mark, answer)
     return mark, answer, describe(reason, mark, answer) if mark and reason else ""
 
@@ -63,17 +54,25 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     Shows which deployment this machine knows and which one Redis holds. Exits 1 if they differ or records are missing.
     """
     settings = load()
-    mark, answer, wrong = asyncio.run(compare_store(settings))
+    files = {one.name: str(settings.of(one).mark_file) for one in settings.partitions}
+    found = in_each(settings, compare_store)
     if as_json:
-        known = {"deployment": mark.deployment, "record": mark.record} if mark else None
-        body = {"known": known, "redis": answer.deployment, "wrong": wrong or None, "file": str(settings.mark_file)}
-        print(json.dumps(body, indent=2))
+        rows = [_row(files[name], compared) for name, compared in found]
+        body = {"partitions": [{"partition": name, **row} for (name, _), row in zip(found, rows, strict=True)]}
+        print(json.dumps(rows[0] if len(rows) == 1 else body, indent=2))
     else:
-        print(f"known here  {mark.deployment if mark else 'nothing'}, in {settings.mark_file}")
-        print(f"in Redis    {answer.deployment or 'no deployment'}")
-        print(wrong or _verdict(mark, answer))
-    if wrong:
+        for name, (mark, answer, wrong) in found:
+            print(f"{heading(name, len(found))}known here  {mark.deployment if mark else 'nothing'}, in {files[name]}")
+            print(f"in Redis    {answer.deployment or 'no deployment'}")
+            print(wrong or _verdict(mark, answer))
+    if any(wrong for _, (_, _, wrong) in found):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _row(file: str, compared: _Comparison) -> dict[str, Any]:
+    mark, answer, wrong = compared
+    known = {"deployment": mark.deployment, "record": mark.record} if mark else None
+    return {"known": known, "redis": answer.deployment, "wrong": wrong or None, "file": file}
 
 
 @app.command()
@@ -84,8 +83,16 @@ def accept(by: By = "") -> None:
     ops/runbook/StoreChanged.md. Redis gets a new deployment id. Every running process accepts it within a second, one
     that is down accepts it if it starts within a day.
     """
-    new = Clock().random_bytes(8).hex()
-    asyncio.run(compare_store(load(), new, by))
+    new, settings = Clock().random_bytes(8).hex(), load()
+    names = [one.name for one in settings.partitions]
+    if len(names) > 1 and settings.cli_partition is None:
+        raise CliError(f"say which store is meant: set VIGIL_CLI_PARTITION to one of {', '.join(names)}", EXIT_USAGE)
+
+    async def work(store: PartitionStore) -> None:
+        await accept_store(store.redis, new)
+        await Acts(store.redis, Clock(), actor_of(by)).record(ACCEPTED, deployment=new)
+
+    in_one(settings, work)
     print(f"accepted: Redis is deployment {new} from now on; processes continue within a second")
 
 
@@ -108,7 +115,9 @@ def seal(by: By = "", as_json: Annotated[bool, typer.Option("--json", help="Prin
         sealing = StoreSealing(redis, Clock())
         return dict(await sealing.run()), sealing.accepted
 
-    counts, accepted = with_trail(accepting, work, writes=True)
+    found = with_each_trail(accepting, work, writes=True)
+    counts = {name: sum(some[name] for _, (some, _) in found) for name in found[0][1][0]}
+    accepted = [name for _, (_, names) in found for name in names]
     left = counts["jobs_not_over"] + counts["changed_meanwhile"] + counts["unreadable"]
     if as_json:
         print(json.dumps({**counts, "accepted": accepted, "done": not left}, indent=2))
@@ -135,7 +144,7 @@ def migrate(by: By = "") -> None:
         await Acts(redis, Clock(), actor_of(by)).record(MIGRATED)
         await begin_again(redis)
 
-    with_trail(settings, work, writes=True)
+    with_each_trail(settings, work, writes=True)
     print("the migrations begin again as soon as a worker looks; `vigil doctor` shows how far they are")
 
 

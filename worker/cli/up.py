@@ -22,7 +22,8 @@ from pydantic import SecretStr
 
 from worker.cli.console import console_link
 from worker.cli.errors import CliError
-from worker.cli.keys import new_encryption_key
+from worker.cli.keys import new_encryption_key, place_app
+from worker.cli.partitions import open_stores
 from worker.cli.processes import address, first_of, listen, load_api_server, run_until_signal, with_redis
 from worker.cli.profile import save_profile, saved_profile
 from worker.cli.submit import DEFAULT_MODEL
@@ -37,8 +38,6 @@ from worker.store.apps import SCOPES, Apps
 from worker.store.audit.acts import Actor
 from worker.store.audit.record_notes import BY_VIGIL
 from worker.store.connection.durability import check_durability, describe_durability
-from worker.store.connection.pool import connect, keyring_from
-from worker.store.connection.store_guard import StoreGuard
 from worker.telemetry.log import configure
 from worker.webhooks.signing import new_secret
 
@@ -204,27 +203,22 @@ async def _until_ready(
 
 
 async def _check_store(settings: Settings) -> str:
-    guard = StoreGuard(settings.mark_file, Clock().random_bytes)
-    redis = connect(settings.redis_url or "", guard=guard, max_connections=2)
-    try:
-        return describe_durability(await check_durability(redis, allow_eviction=settings.allow_eviction))
-    finally:
-        await redis.aclose()
+    async with open_stores(settings, writes=True) as stores:
+        checked = [await check_durability(one.redis, allow_eviction=settings.allow_eviction) for one in stores]
+    return describe_durability(checked[0])
 
 
 async def _key(settings: Settings) -> str:
     """Return a valid key of the app "local": the one saved in the data folder, or a new one that is saved there."""
-    redis = connect(settings.redis_url or "", keyring=keyring_from(settings), max_connections=2)
-    try:
-        apps = Apps(redis, Clock(), Actor(BY_VIGIL, via="cli"))
+    async with open_stores(settings, writes=False) as stores:
+        store = await place_app(settings, stores, _LOCAL_APP)
+        apps = Apps(store.redis, Clock(), Actor(BY_VIGIL, via="cli"))
         left = saved_profile(settings.data_dir)
         key = left.key.get_secret_value() if left and left.key else None
         record = await apps.find(key) if key else None
         is_live = record is not None and record.is_live(to_ms(Clock().now()))
         if key is None or record is None or not is_live or record.app != _LOCAL_APP:
             _, key, _ = await apps.create_key(_LOCAL_APP, SCOPES)
-    finally:
-        await redis.aclose()
     make_private(settings.data_dir)
     save_profile(settings.data_dir, address(settings), key)
     return key
@@ -232,11 +226,9 @@ async def _key(settings: Settings) -> str:
 
 async def _console_link(settings: Settings, key: str) -> str | None:
     """Return a link that logs into the console once, as this key."""
-    redis = connect(settings.redis_url or "", keyring=keyring_from(settings), max_connections=2)
-    try:
-        return await console_link(redis, key, address(settings) + settings.root_path)
-    finally:
-        await redis.aclose()
+    async with open_stores(settings, writes=False) as stores:
+        store = await place_app(settings, stores, _LOCAL_APP)
+        return await console_link(store.redis, key, address(settings) + settings.root_path)
 
 
 def up(

@@ -16,7 +16,8 @@ _TIME_DIGITS: Final = 10  # 50 bits of milliseconds: good until the year 37658
 _RANDOM_DIGITS: Final = 16  # 80 random bits
 RANDOM_BYTES: Final = 10
 
-_TAIL: Final = re.compile(rf"[{_ALPHABET}]{{{_TIME_DIGITS + _RANDOM_DIGITS}}}")
+_PARTITION_DIGITS: Final = 3
+_TAIL: Final = re.compile(rf"[{_ALPHABET}]{{{_TIME_DIGITS + _RANDOM_DIGITS}}}([{_ALPHABET}]{{{_PARTITION_DIGITS}}})?")
 
 
 @lru_cache(maxsize=16)
@@ -44,6 +45,16 @@ def new_tail(now_ms: int, random_bytes: bytes) -> str:
 def new_id(prefix: str, now_ms: int, random_bytes: bytes) -> str:
     """Return `job_…`, `msg_…` or `key_…`: the prefix for the kind of object, then a tail of `new_tail`."""
     return f"{prefix}_{new_tail(now_ms, random_bytes)}"
+
+
+def partition_digits(number: int) -> str:
+    """Return the three digits of a partition, from the lowest 15 bits of the number."""
+    return "".join([_ALPHABET[number >> shift & 31] for shift in range(5 * _PARTITION_DIGITS - 5, -1, -5)])
+
+
+def partition_code_of(job_id: str) -> str:
+    """Return the digits of its partition that a job's id ends with; "" of an id without."""
+    return job_id[len("job_") + _TIME_DIGITS + _RANDOM_DIGITS :]
 
 
 def is_job_id(text: str) -> bool:

@@ -66,10 +66,17 @@ class AccountConnections:
 
     @classmethod
     def build(
-        cls, accounts: ProviderAccounts, settings: Settings, redis: ArqRedis, catalogue: Catalogue, clock: Clock
+        cls,
+        accounts: ProviderAccounts,
+        providers: Mapping[str, Provider],
+        redis: ArqRedis,
+        catalogue: Catalogue,
+        clock: Clock,
     ) -> AccountConnections:
-        """Return the connections to these accounts; none is opened before it is used."""
-        made = {name: _connection(one, settings, redis, catalogue, clock) for name, one in accounts.by_name.items()}
+        """Return the connections to these accounts, over these clients; what is known of each is this store's own."""
+        made = {
+            name: _connection(one, providers[name], redis, catalogue, clock) for name, one in accounts.by_name.items()
+        }
         return cls(redis, made, accounts.bindings, catalogue)
 
     @property
@@ -156,23 +163,20 @@ class AccountConnections:
             with loop_pass("probe of the circuit"):
                 await account.circuit.start_trial()
 
-    async def aclose(self) -> None:
-        """Close every connection to the provider."""
-        await asyncio.gather(*(account.provider.aclose() for account in self.all))
+
+def open_providers(accounts: ProviderAccounts, settings: Settings) -> dict[str, Provider]:
+    """Return a client of the provider for each account, for all partitions; none connects before it is used."""
+    return {
+        name: Provider(one.key, one.base_url, one.organization, one.project, connect_timeout=settings.connect_seconds)
+        for name, one in accounts.by_name.items()
+    }
 
 
 def _connection(
-    account: ProviderAccount, settings: Settings, redis: ArqRedis, catalogue: Catalogue, clock: Clock
+    account: ProviderAccount, provider: Provider, redis: ArqRedis, catalogue: Catalogue, clock: Clock
 ) -> AccountConnection:
     address = account.base_url or ""
     scope = scope_of(account.key, account.organization, account.project, account.name, address)
-    provider = Provider(
-        account.key,
-        account.base_url,
-        account.organization,
-        account.project,
-        connect_timeout=settings.connect_seconds,
-    )
     store = ModelAccessStore(redis, scope, account.name)
     return AccountConnection(
         name=account.name,

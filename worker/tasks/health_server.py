@@ -29,8 +29,9 @@ _Response = tuple[int, bytes, str]
 class HealthServer:
     """Answers as long as the block of `listening` lasts."""
 
-    def __init__(self, ready: Ready, metrics: Callable[[], bytes]) -> None:
-        self._ready, self._metrics = ready, metrics
+    def __init__(self, ready: Ready, metrics: Callable[[], bytes], notes: Callable[[], str] = str) -> None:
+        """`notes`: returns lines that `/readyz` adds although jobs are claimed."""
+        self._ready, self._metrics, self._notes = ready, metrics, notes
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -77,7 +78,9 @@ class HealthServer:
                 return 200, b"ok\n", _PLAIN
             case b"/readyz":
                 reason = await self._ready()
-                return (503, f"{reason}\n".encode(), _PLAIN) if reason else (200, b"ok\n", _PLAIN)
+                return (
+                    (503, f"{reason}\n".encode(), _PLAIN) if reason else (200, b"ok\n" + self._notes().encode(), _PLAIN)
+                )
             case b"/metrics":
                 return 200, self._metrics(), CONTENT_TYPE
             case _:

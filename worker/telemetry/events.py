@@ -22,6 +22,7 @@ FIELDS: Final[dict[str, str]] = {
     "request_id": "the provider's id of an upstream call, or Vigil's of an API request",
     "trace_id": "32 hex digits: the trace from the submit over the worker to the webhook",
     "worker": "id of a worker process",
+    "partition": "name of a store, where a deployment has several",
     # numbers
     "attempts": "how many attempts (of a job, of a message)",
     "cached_input_tokens": "tokens",
@@ -70,7 +71,7 @@ FIELDS: Final[dict[str, str]] = {
 }
 """Every field, with its meaning and unit."""
 
-COMMON_FIELDS: Final = frozenset({"job_id", "app", "attempt", "request_id", "trace_id", "worker"})
+COMMON_FIELDS: Final = frozenset({"job_id", "app", "attempt", "request_id", "trace_id", "worker", "partition"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class Incidents:
 
         `settle` must follow.
         """
-        known = {group: 0 for groups in self._known.values() for group in groups}
+        known = dict.fromkeys(self.known_groups(), 0)
         pending, self._pending, self._counted = {**known, **self._pending}, {}, False
         self._uncertain.append(pending)
         return pending
@@ -112,6 +112,14 @@ class Incidents:
                 self._pending[group] = self._pending.get(group, 0) + count
             self.report_alone(now)
             return
+        self.send(reports, now)
+
+    def known_groups(self) -> list[str]:
+        """Return the groups that this process can describe."""
+        return [group for groups in self._known.values() for group in groups]
+
+    def send(self, reports: Iterable[IncidentReport], now: float) -> None:
+        """Send reports that Redis has handed to this process."""
         for report in reports:
             self._budget.note_report(report.group, report.number, now)
             if self._send is not None:

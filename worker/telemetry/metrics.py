@@ -180,6 +180,7 @@ METRICS: Final[dict[str, Metric]] = {
 }  # fmt: skip
 
 Labels = Mapping[str, str]
+_PARTITION: Final = "partition"
 Sample = tuple[str, Labels, float]
 """(metric, its labels, its value), as read from Redis."""
 
@@ -248,7 +249,10 @@ class MetricsRegistry:
 
 
 class _StoreSamples(Collector):
-    """Presents samples read from Redis as prometheus-client collects them."""
+    """Presents samples read from Redis as prometheus-client collects them.
+
+    Those of one store of several have the name that operators gave it as one more label.
+    """
 
     def __init__(self, samples: Iterable[Sample], registry: MetricsRegistry) -> None:
         self._samples, self._registry = tuple(samples), registry
@@ -257,8 +261,11 @@ class _StoreSamples(Collector):
         families: dict[str, GaugeMetricFamily] = {}
         for name, labels, value in self._samples:
             row = METRICS[name]
-            family = families.setdefault(name, GaugeMetricFamily(name, row.help, labels=row.labels))
-            family.add_metric([self._registry.value(label, labels[label]) for label in row.labels], value)
+            partition = [labels[_PARTITION]] if _PARTITION in labels else []
+            own = (*row.labels, *([_PARTITION] if partition else []))
+            family = families.setdefault(name, GaugeMetricFamily(name, row.help, labels=own))
+            values = [self._registry.value(label, labels[label]) for label in row.labels]
+            family.add_metric([*values, *partition], value)
         yield from families.values()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from worker.settings import webhook_key
+from worker.setting_values import webhook_key
 
 TOLERANCE_SECONDS: Final = 300
 """The maximum age, past or future, of a timestamp in seconds; inclusive."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 from api.console.console_routes import ConsoleRoutes
 from api.console.page_response import Page
 from api.console.visit import Visit
+from api.runtime.partitions import partitions_of
 from api.runtime.store_deadline import with_deadline
 from api.web.problems import Problem
 from worker.jobs.record import Job
@@ -28,9 +29,10 @@ async def show_apps(visit: Visit) -> Page:
 @routes.page("/apps/{app:path}", "ops")
 async def show_app(visit: Visit) -> Page:
     """Show the newest jobs of an app, without content."""
-    context, app = visit.context, str(visit.request.path_params["app"])
-    if app not in await with_deadline(visit.request, context.deployment.app_names()):
+    app = str(visit.request.path_params["app"])
+    if app not in await with_deadline(visit.request, visit.context.deployment.app_names()):
         raise Problem(404, "app_not_found", "There is no app of this name.")
+    context = await with_deadline(visit.request, partitions_of(visit.request).of_app(app))
     status, cursor = visit.query.get("status") or None, visit.query.get("cursor") or None
     if status is not None and status not in set(Status):
         raise Problem(422, "invalid_parameter", f"status must be one of {', '.join(Status)}.")

@@ -45,7 +45,7 @@ async def show_now(visit: Visit) -> Page:
     read = {name: one.value for name, one in found.items()} | {"durations": durations}
     status = DeploymentStatus(**{name: read[name] for name in DeploymentStatus._fields})
     values: dict[str, Any] = {
-        **status_view(status, visit.key, visit.context.catalogue),
+        **status_view(visit.context, status, visit.key),
         "rate_chart": rate_chart(history),
         "hold_chart": histogram(durations.all_holds()),
         "call_chart": histogram(durations.calls()),

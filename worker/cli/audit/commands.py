@@ -20,14 +20,16 @@ from worker.cli.audit.holds import hold, holds, release
 from worker.cli.audit.list import list_
 from worker.cli.audit.show import show
 from worker.cli.audit.signing import load_signer, trusted_keys
-from worker.cli.audit.trail_access import Json, with_trail
+from worker.cli.audit.trail_access import Json
 from worker.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
+from worker.cli.partitions import heading, in_each
 from worker.clock import Clock
+from worker.partitions import Partition
 from worker.settings import Settings
 from worker.settings_loader import load
 from worker.store.audit.verification import TrailVerification
-from worker.store.connection.pool import Redis
 from worker.store.lifecycle.record_verification import RecordVerification
+from worker.store.partitions.stores import PartitionStore
 
 _MAX_UNSEALED_S, _MAX_UNSEALED_ROUNDS = 600.0, 60  # seconds, or rounds of the sealer if they take longer
 
@@ -86,31 +88,50 @@ def verify(
         raise CliError("--records compares Redis, --file verifies an export: give one of them", EXIT_USAGE)
     public = trusted_keys(settings, key or [])
     if file is not None:
-        report = _verify_file(file, manifest_file, TrustedKeys(public) if public else None)
+        found = [("", _verify_file(file, manifest_file, TrustedKeys(public) if public else None))]
     else:
-        report = _verify_redis(
+        found = _verify_redis(
             settings, TrustedKeys(public), checkpoints, allow_unsealed=allow_unsealed, records=records
         )
-    print(json.dumps(report.dump(), indent=2) if as_json else "\n".join(report.lines()))
-    if not report.good:
+    if as_json:
+        print(json.dumps(_dump(found), indent=2))
+    else:
+        for name, report in found:
+            print(heading(name, len(found)) + "\n".join(report.lines()))
+    if not all(report.good for _, report in found):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _dump(found: list[tuple[str, Report]]) -> dict[str, Any]:
+    if len(found) == 1:
+        return found[0][1].dump()
+    good = all(report.good for _, report in found)
+    return {"good": good, "partitions": [{"partition": name, **report.dump()} for name, report in found]}
+
+
+def _copy_of(partition: Partition, checkpoints: Path | None) -> Path | None:
+    """Return the copy of this partition's checkpoints. Raises CliError if it can't be read."""
+    if checkpoints is None:
+        return None
+    path = ship.file_of(checkpoints if partition.is_home else partition.files(copy=checkpoints)["copy"])
+    if not path.is_file():
+        raise CliError(f"{path} can't be read", EXIT_USAGE)
+    return path
 
 
 def _verify_redis(
     settings: Settings, trusted: TrustedKeys, checkpoints: Path | None, *, allow_unsealed: bool, records: bool
-) -> Report:
-    path = ship.file_of(checkpoints) if checkpoints is not None else None
-    if path is not None and not path.is_file():
-        raise CliError(f"{path} can't be read", EXIT_USAGE)
+) -> list[tuple[str, Report]]:
     within = None if allow_unsealed else max(_MAX_UNSEALED_S, _MAX_UNSEALED_ROUNDS * settings.audit_seal_seconds)
 
-    async def work(redis: Redis) -> Report:
+    async def work(store: PartitionStore) -> Report:
+        redis, path = store.redis, _copy_of(store.partition, checkpoints)
         report = await TrailVerification(redis, Clock(), trusted, within).verify(ship.read(path) if path else None)
         if records:
             await RecordVerification(redis, Clock()).verify(report)
         return report
 
-    return with_trail(settings, work)
+    return in_each(settings, work)
 
 
 def _verify_file(path: Path, manifest_file: Path | None, trusted: TrustedKeys | None) -> Report:

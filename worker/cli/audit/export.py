@@ -89,9 +89,9 @@ def export(
         wanted = await filter_of(redis, settings, app, end_user, types, actor)
         await _record(redis, wanted, by, {"after": after, "before": before})
 
-    unrecorded = _why_refused(settings, record)
+    unrecorded = _why_refused(settings, record, app)
     try:
-        count = with_trail(settings, work)
+        count = with_trail(settings, work, app=app)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -103,10 +103,10 @@ def export(
         typer.echo(f"{count:,} records in {out}{proof}", err=True)
 
 
-def _why_refused(settings: Settings, record: Callable[[Redis], Awaitable[None]]) -> str | None:
+def _why_refused(settings: Settings, record: Callable[[Redis], Awaitable[None]], app: str | None) -> str | None:
     """Write the record; return why not if it can't be written: a copy that takes no writes is exported all the same."""
     try:
-        with_trail(settings, record, writes=True)
+        with_trail(settings, record, writes=True, app=app)
     except (StoreUnavailable, Refused) as error:
         return str(error)
     return None

@@ -10,7 +10,7 @@ import typer
 
 from worker.audit.chain import app_chain
 from worker.cli.acting import By, actor_of
-from worker.cli.audit.trail_access import Json, with_trail
+from worker.cli.audit.trail_access import Json, with_each_trail, with_trail
 from worker.cli.errors import EXIT_USAGE, CliError
 from worker.cli.rendering import clean, print_columns
 from worker.cli.safety_identifiers import identifier
@@ -74,7 +74,8 @@ def release(
 def holds(as_json: Json = False) -> None:
     """List all legal holds."""
     settings = load()
-    rows = with_trail(settings, lambda redis: _holds(redis, settings).describe())
+    found = with_each_trail(settings, lambda redis: _holds(redis, settings).describe())
+    rows = [row for _, some in found for row in some]
     if as_json:
         print(json.dumps({"object": "list", "data": rows}, indent=2))
     elif not rows:
@@ -108,4 +109,5 @@ def _change(
         await change(_holds(redis, settings), name)
         return name
 
-    return with_trail(settings, work, writes=True)
+    of_job = job_id_of(job) if job is not None else None
+    return with_trail(settings, work, writes=True, app=app, job=of_job)

@@ -58,7 +58,7 @@ def list_(
             low = f"({last}"
         return found, True
 
-    rows, more = with_trail(settings, work)
+    rows, more = with_trail(settings, work, app=app)
     records = [{**json.loads(row.record), "hash": row.hash} for row in rows]
     if as_json:
         print(json.dumps({"object": "list", "data": records, "more": more}, indent=2))

@@ -44,7 +44,7 @@ def show(
         clock = Clock()
         return await Trail(redis, clock).of_chain(job_id), await KeptSecrets(redis, clock).get(DIGEST)
 
-    rows, secret = with_trail(load(), work)
+    rows, secret = with_trail(load(), work, job=job_id)
     if not rows:
         raise CliError(f"there is no audit trail of {job_id}")
     records = [json.loads(row.record) for row in rows]

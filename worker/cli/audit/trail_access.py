@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
 
-from worker.cli.processes import with_redis
-from worker.clock import Clock
+from worker.cli.partitions import in_each, in_one
 from worker.settings import Settings
-from worker.store.archive.attached import attach_archive
-from worker.store.connection.pool import Redis, connect, keyring_from
-from worker.store.connection.store_guard import StoreGuard
-from worker.store.jobs.output_archive import output_archive_from
+from worker.store.connection.pool import Redis
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def with_trail(settings: Settings, work: Callable[[Redis], Awaitable[T]], *, writes: bool = False) -> T:
+def with_trail(
+    settings: Settings,
+    work: Callable[[Redis], Awaitable[T]],
+    *,
+    writes: bool = False,
+    app: str | None = None,
+    job: str | None = None,
+) -> T:
     """Run `work` on the Redis of the settings and return its result; starts the embedded server if it does not run.
 
-    `writes`: refuse any store but the one that this machine knows. Reading is allowed in any.
+    `writes`: refuse any store but the one that this machine knows. Reading is allowed in any. `app`, `job`: work in the
+    partition of this app or job, where there are several.
     """
+    return in_one(settings, lambda store: work(store.redis), writes=writes, app=app, job=job)
 
-    async def go() -> T:
-        async with with_redis(settings) as actual:
-            guard = StoreGuard(actual.mark_file, Clock().random_bytes) if writes else None
-            vault, archive = keyring_from(actual), output_archive_from(actual)
-            redis = connect(actual.redis_url or "", keyring=vault, guard=guard, archive=archive, max_connections=4)
-            attach_archive(redis, actual)
-            try:
-                return await work(redis)
-            finally:
-                await redis.aclose()
 
-    return asyncio.run(go())
+def with_each_trail(
+    settings: Settings, work: Callable[[Redis], Awaitable[T]], *, writes: bool = False
+) -> list[tuple[str, T]]:
+    """Run `work` on each partition, as `with_trail` does; return the results with the names of the partitions."""
+    return in_each(settings, lambda store: work(store.redis), writes=writes)

@@ -15,8 +15,8 @@ from worker.cli.audit.signing import load_signer
 from worker.cli.doctor.check import DoctorCheck, format_check
 from worker.cli.doctor.external_checks import api_check, sentry_check, webhook_checks
 from worker.cli.doctor.model_checks import model_checks
+from worker.cli.doctor.partition_checks import partition_checks
 from worker.cli.doctor.provider_checks import provider_checks
-from worker.cli.doctor.redis_checks import redis_checks
 from worker.cli.errors import EXIT_FAILED, CliError
 from worker.clock import Clock
 from worker.jobs.errors import SettingsError
@@ -37,7 +37,7 @@ async def examine(
     yield DoctorCheck("settings", "ok", "all settings can be used")
     for found in model_checks(settings, Clock().now()):
         yield found
-    async for check in redis_checks(settings):
+    async for check in partition_checks(settings):
         yield check
     yield await api_check(settings)
     async for check in provider_checks(settings, model):

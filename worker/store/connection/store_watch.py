@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from arq.connections import ArqRedis
+from redis.exceptions import ResponseError
 
 from worker.clock import Clock
 from worker.jobs.errors import StoreChanged, StoreUnavailable, UnsafeStore
@@ -57,6 +58,7 @@ class StoreWatch:
         self._reported_at = -math.inf
         self._missing_rights = ""
         self.reason = ""
+        self.answers = True  # also one that is full or takes no writes
         self.changed = False  # Redis answers, but does not hold the store that this process knows
 
     async def run(self) -> None:
@@ -71,14 +73,15 @@ class StoreWatch:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await self._check_rights()
                 full = "" if self._missing_rights else await self._check_writes()
-            reason, changed = self._missing_rights or full, False
+            reason, changed, answers = self._missing_rights or full, False, True
         except TimeoutError:
-            reason, changed = _TIMED_OUT, False
+            reason, changed, answers = _TIMED_OUT, False, False
         except StoreUnavailable as error:
             reason, changed = error.reason, isinstance(error, StoreChanged)
+            answers = isinstance(error.__context__, ResponseError)
             self._checked, self._rights_checked_at = False, -math.inf  # it may come back set up differently
             self._wrote_at = -math.inf
-        self.changed = changed
+        self.changed, self.answers = changed, answers
         self._report(reason)
         return reason
 

@@ -83,6 +83,19 @@ class LedgerEntry:
     notice: str | None = None
 
 
+def merged_end_users(
+    pages: Sequence[tuple[list[FlaggedEndUser], str | None]], limit: int
+) -> tuple[list[FlaggedEndUser], str | None]:
+    """Return (the first of what `over_apps` returned for the same place in several stores, the next cursor).
+
+    A cursor is a place in the order of all end users, so it means the same in every store.
+    """
+    place = {id(one): (one.newest_ms, f"{one.app} {one.safety_identifier}") for page, _ in pages for one in page}
+    rows = sorted((one for page, _ in pages for one in page), key=lambda one: place[id(one)], reverse=True)
+    more = len(rows) > limit or any(following is not None for _, following in pages)
+    return rows[:limit], cursor_of(place[id(rows[:limit][-1])]) if more and rows else None
+
+
 class EndUserLedger:
     """The ledgers in Redis, as operators read them."""
 

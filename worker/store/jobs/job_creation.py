@@ -31,6 +31,7 @@ from worker.store.commands import Command
 from worker.store.connection import capacity
 from worker.store.connection.kept_secrets import DIGEST, KeptSecrets
 from worker.store.connection.memory_guard import MemoryGuard
+from worker.store.connection.partition_code import partition_code
 from worker.store.connection.pool import keyring_of
 from worker.store.envelope import INPUT, PRIVATE, JobCipher
 from worker.store.errors import store_errors
@@ -73,6 +74,7 @@ class JobCreation:
         self._redis, self._clock, self._scripts, self._changes = redis, clock, scripts, changes
         self._keep, self._callers, self._secrets = keep, callers, secrets
         self._memory, self._load, self._keyring = memory, load, keyring_of(redis)
+        self._partition_code = partition_code(redis)
         self._remember_ms = max(keep.idempotency, keep.result) * 1000
 
     async def submit(self, new: NewJob) -> tuple[StoredJob, bool]:
@@ -172,8 +174,9 @@ class JobCreation:
         return Upload(self._redis, self._keyring.new(app, job_id), job_id, mark)
 
     def new_id(self) -> str:
-        """Return the id of a job that may be created."""
-        return ids.new_id("job", to_ms(self._clock.now()), self._clock.random_bytes(ids.RANDOM_BYTES))
+        """Return the id of a job that may be created; it names its partition, if that is not home."""
+        tail = self._clock.random_bytes(ids.RANDOM_BYTES)
+        return ids.new_id("job", to_ms(self._clock.now()), tail) + self._partition_code
 
     async def find_repeated(self, app: str, idempotency_key: str, fingerprint: str) -> StoredJob | None:
         """Return the job that an earlier request with this idempotency key created, or None.

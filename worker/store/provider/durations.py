@@ -46,6 +46,15 @@ class Durations:
     def __init__(self, counts: dict[tuple[str, str], Counts] | None = None) -> None:
         self._counts = counts or {}
 
+    def plus(self, other: Durations) -> Durations:
+        """Return what both counted, of different stores."""
+        sums = {name: dict(counts) for name, counts in self._counts.items()}
+        for name, counts in other._counts.items():
+            into = sums.setdefault(name, {})
+            for bucket, count in counts.items():
+                into[bucket] = into.get(bucket, 0) + count
+        return Durations(sums)
+
     def holds(self, catalogue: Catalogue, model: str) -> HoldTimes:
         """Return the holds of all models of this one's family; of the model alone if it is in no family."""
         found = catalogue.find(model)

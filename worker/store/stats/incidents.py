@@ -37,13 +37,19 @@ _BUGS: Final = " ".join(cause for cause, issue in sentry_issues.CAUSES.items() i
 class IncidentReporter:
     """Reports the incidents of this process, and ends of jobs that another one could not report."""
 
-    def __init__(self, redis: ArqRedis, clock: Clock, incidents: Incidents = INCIDENTS) -> None:
-        self._clock, self._incidents = clock, incidents
+    def __init__(
+        self, redis: ArqRedis, clock: Clock, incidents: Incidents = INCIDENTS, *, counted_only: bool = False
+    ) -> None:
+        """`counted_only`: report what commits have counted in this store; another one counts all else that happens."""
+        self._clock, self._incidents, self._counted_only = clock, incidents, counted_only
         self._script: Any = script(redis, "stats/take_incidents")
         self._passes, self._turn = 0, asyncio.Lock()
 
     async def run(self) -> None:
         """Report once a second, until cancelled."""
+        while self._counted_only:
+            await asyncio.shield(self.report())
+            await asyncio.sleep(_PASS_S)
         with self._incidents.sharing():
             while True:
                 await self.report_soon()
@@ -58,8 +64,18 @@ class IncidentReporter:
     async def report(self) -> None:
         """Report what may be reported now. Without Redis this process decides alone."""
         async with self._turn:
-            if self._incidents.wanted:
+            if self._incidents.wanted and self._counted_only:
+                await self._ask_counted()
+            elif self._incidents.wanted:
                 await self._ask()
+
+    async def _ask_counted(self) -> None:
+        try:
+            with contextlib.suppress(StoreUnavailable):
+                due = await self._take(dict.fromkeys(self._incidents.known_groups(), 0))
+                self._incidents.send(due, self._clock.monotonic())
+        except RecordUnreadable as error:
+            report_unreadable(error)
 
     async def _ask(self) -> None:
         pending = self._incidents.take_pending()

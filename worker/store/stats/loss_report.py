@@ -154,6 +154,31 @@ class LossReport:
         return sorted(ranks, key=lambda one: (-ranks[one], one))
 
 
+def merged_page(pages: Sequence[LossPage], query: LossQuery) -> LossPage:
+    """Return the page that the query asks for, from what each partition has from the first row to the end of that page.
+
+    Rows of the same group are added up. Of end users those of the highest rank in each partition come first, in turn.
+    """
+    rows: dict[LossGroup, Counter[str]] = {}
+    turn: dict[tuple[str | None, str | None], tuple[int, int]] = {}
+    by_end_user = "end_user" in query.group_by and query.end_user is None
+    for number, page in enumerate(pages):
+        places = dict.fromkeys((group.app, group.end_user) for group, _ in page.rows)
+        turn |= {name: min((at, number), turn.get(name, (at, number))) for at, name in enumerate(places)}
+        for group, counts in page.rows:
+            rows.setdefault(group, Counter()).update(counts)
+    found = sorted(rows.items(), key=lambda row: (row[0].week or "", row[0].app or "", row[0].model or ""))
+    end, totals = query.offset + query.limit, _sum(page.totals for page in pages)
+    if not by_end_user:
+        more = len(found) > end or any(page.more for page in pages)
+        return _page(found[query.offset : end], totals, more=more)
+    people = sorted(turn, key=lambda name: turn[name])
+    shown = {name: place for place, name in enumerate(people[query.offset : end])}
+    found = [row for row in found if (row[0].app, row[0].end_user) in shown]
+    found.sort(key=lambda row: shown[row[0].app, row[0].end_user])
+    return _page(found, totals, more=len(people) > end or any(page.more for page in pages))
+
+
 def is_count(raw: bytes) -> bool:
     """Return whether a stored value is a count; one of more digits than Vigil ever writes is none."""
     return _COUNT.fullmatch(raw) is not None

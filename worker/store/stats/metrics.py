@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from arq.connections import ArqRedis
@@ -156,6 +156,8 @@ class ScaleDemand:
     workers: int
     slots: int
     held_back: Literal["circuit_open"] | None
+    partitions_away: list[str] = field(default_factory=list)
+    """The partitions that do not answer; each counts as when it answered last."""
 
 
 async def scale_demand(redis: ArqRedis, clock: Clock, accounts: Sequence[str] = (DEFAULT_ACCOUNT,)) -> ScaleDemand:

@@ -23,6 +23,7 @@ from worker.store.admission.pacing import PaceRules
 from worker.store.jobs.repository import Jobs
 from worker.store.jobs.scripts import ARQ_FUNCTION
 from worker.store.jobs.stored_job import AppLimits, ClaimedJob
+from worker.tasks.execution.slots import Slots
 from worker.tasks.loop import loop_pass
 from worker.telemetry.events import emit
 
@@ -35,7 +36,7 @@ RunJob = Callable[[ClaimedJob], Coroutine[Any, Any, None]]
 
 
 class Claimer(arq.worker.Worker):
-    """Claims up to `max_jobs` jobs at once and runs each with `run`."""
+    """Claims as many jobs as it may have slots, and runs each with `run`."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class Claimer(arq.worker.Worker):
         run: RunJob,
         *,
         worker_id: str,
-        max_jobs: int,
+        slots: Slots,
         lease: float,
         circuits: Sequence[str],
         pace: PaceRules,
@@ -60,7 +61,7 @@ class Claimer(arq.worker.Worker):
             functions=[arq.worker.func(run_job, name=ARQ_FUNCTION, timeout=_NO_TIMEOUT_S, keep_result=0)],
             redis_pool=redis,
             handle_signals=False,
-            max_jobs=max_jobs,
+            max_jobs=slots.total,
             job_timeout=_NO_TIMEOUT_S,
             keep_result=0,
             log_results=False,
@@ -73,6 +74,7 @@ class Claimer(arq.worker.Worker):
         self._run = run
         self.running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._slots = slots.join(self.wake)
         self._next_due = 0.0
 
     def wake(self) -> None:
@@ -97,14 +99,20 @@ class Claimer(arq.worker.Worker):
 
     async def _poll_iteration(self) -> None:
         """Claim as many jobs as there are free slots, and start them."""
-        free = self.max_jobs - len(self.running)
         self._next_due = _IDLE_POLL_S
-        if not self.allow_pick_jobs or free <= 0:
+        free = self._slots.free() if self.allow_pick_jobs else 0
+        if free <= 0:
             return
         limits = AppLimits(self._app_limit, self._app_share, self._held, self._pace.text)
-        due, claimed = await self._jobs.claim(self._worker_id, free, self._lease, self._circuits, limits)
-        for job in claimed:
-            self._start(job)
+        self._slots.begin_claim(free)
+        got: int | None = None
+        try:
+            due, claimed = await self._jobs.claim(self._worker_id, free, self._lease, self._circuits, limits)
+            got = len(claimed)
+            for job in claimed:
+                self._start(job)
+        finally:
+            self._slots.end_claim(free, got)
         if len(claimed) == free:
             return  # the end of a job wakes this loop
         if due >= 0:
@@ -115,6 +123,7 @@ class Claimer(arq.worker.Worker):
         arq_id = f"{claimed.job.id}.{claimed.generation}"
         run = self.running[arq_id] = asyncio.create_task(self._run(claimed), name=f"run {arq_id}")
         self._held[claimed.job.app] += 1
+        self._slots.start()
         run.add_done_callback(lambda _: self._run_ended(arq_id, claimed.job.app))
         task = self.tasks[arq_id] = asyncio.create_task(self._run_arq_job(arq_id), name=f"arq {arq_id}")
         task.add_done_callback(lambda done: self._arq_ended(arq_id, done))
@@ -128,6 +137,7 @@ class Claimer(arq.worker.Worker):
         self._held[app] -= 1
         if not self._held[app]:
             del self._held[app]
+        self._slots.end()
         self._wake.set()
 
     def _arq_ended(self, arq_id: str, task: asyncio.Task[Any]) -> None:
