@@ -36,7 +36,7 @@ class TwoStores(Processes):
         return done.stdout + ("" if code in (None, 0) else done.stderr)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_killed_worker_loses_nothing_in_either_store(tmp_path: Path) -> None:
     port = free_port()
     shared = {"VIGIL_AUDIT_KEY": "A" * 43, "VIGIL_PORT": str(port), "VIGIL_AUDIT_SEAL_SECONDS": "0.3"}
@@ -106,10 +106,6 @@ async def _killed(stores: TwoStores, url: str) -> None:
     assert "every hash follows" in await stores.say("audit", "show", jobs["beta"][0])
     assert "own trail" in await stores.say("audit", "list", code=2)
     assert "job.queued" in await stores.say("audit", "list", "--app", "beta")
-    checks = json.loads(await stores.say("doctor", "--json", code=None))["checks"]
-    found = [one["detail"] for one in checks if one["name"] == "partitions"]
-    assert found == ["home, b; each store is the one that it is taken for"]
-    assert {one["detail"].partition("; ")[0] for one in checks if one["name"] == "persistence"} == {"home", "b"}
     assert "Apps are pinned to b" in await stores.say("worker", code=2, VIGIL_REDIS_URL=stores.valkey.url)
     revoked = await stores.say("keys", "revoke", made["beta"]["id"])
     assert made["beta"]["id"] in revoked
