@@ -34,8 +34,9 @@ class FurnishedApi:
         return template.format(**names)
 
     async def dump(self) -> dict[bytes, bytes | None]:
-        """Everything in Redis except the rate buckets, which change by themselves."""
-        names = [name for name in await self.redis.keys("*") if not name.startswith((b"vigil:rate:", _KEY_USES))]
+        """Everything in Redis except what changes by itself: rate buckets, heartbeats, uses of keys."""
+        changing = (b"vigil:rate:", keys.API_HEARTBEATS.encode(), _KEY_USES)
+        names = [name for name in await self.redis.keys("*") if not name.startswith(changing)]
         return {name: await self.redis.dump(name) for name in sorted(names)}
 
     async def send(self, method: str, path: str, **given: Any) -> httpx2.Response:

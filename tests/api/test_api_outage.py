@@ -8,7 +8,7 @@ import signal
 
 import pytest
 from api_server import running, submitted, watching
-from waiting import stopwatch
+from waiting import stopwatch, until
 
 from worker.clock import Clock
 from worker.embedded import EmbeddedValkey
@@ -69,7 +69,11 @@ async def test_a_job_that_redis_can_never_take_is_a_named_413_and_leaves_nothing
         assert len((await client.get("/v1/jobs")).json()["data"]) == 1
         if before is not None:
             assert set(await redis.keys("vigil:*")) <= before, "not even the key is remembered"
-        await submitted(client)
+
+        async def taken():  # the API asks Redis for its memory now and then
+            return (await client.post("/v1/jobs", json={"model": "gpt-5.6-sol", "input": "x"})).status_code == 202
+
+        await until("a job to be taken", taken)
     await redis.aclose()
 
 

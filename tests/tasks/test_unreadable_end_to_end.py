@@ -35,7 +35,7 @@ from worker.store.connection.pool import keyring_of
 from worker.store.console_access import ConsoleAccess
 from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.streamed_chunks import StreamedChunks
-from worker.store.key_kinds import kind_of
+from worker.store.key_kinds import KINDS, kind_of
 from worker.store.lifecycle.legal_holds import LegalHolds
 from worker.store.provider.safety_notices import SafetyNotices
 from worker.store.stats.worker_registry import record_heartbeat
@@ -321,7 +321,7 @@ async def fill(vigil: Living) -> None:
     await ConsoleAccess(redis, clock).create_link("key_x")
 
     async def everything() -> bool:
-        return keys.KINDS - set(await cells(redis)) - {kind_of(name) for name in FLEETING} <= NEVER
+        return KINDS - set(await cells(redis)) - {kind_of(name) for name in FLEETING} <= NEVER
 
     await until("a key of each kind that the table in ops/design/redis-keys.md names", everything)
 

@@ -164,6 +164,7 @@ class Worker(ApiModel):
     running: int = 0
     beat_at: datetime | None = None
     draining: bool = False
+    store_schema: int | None = None
     slots: int = 0
     accounts: tuple[str, ...] = ()
     circuits: tuple[str, ...] = ()
