@@ -127,4 +127,4 @@ def _check_distinct(found: Sequence[Partition]) -> None:
 
 def _place(url: str) -> tuple[object, ...]:
     address = redis_address.parse(url)
-    return (address.hosts, address.path, address.service, address.db)
+    return (address.hosts, address.path, address.service, address.db, address.tag)

@@ -32,6 +32,13 @@ def test_several_addresses_are_partitions_with_names() -> None:
     assert "secret" not in repr(found)
 
 
+def test_two_hash_tags_of_one_cluster_are_two_partitions() -> None:
+    found = parse_partitions("redis+cluster://n1:6379,n2:6379/home b=redis+cluster://n1:6379,n2:6379/b")
+    assert [one.name for one in found] == [HOME, "b"]
+    with pytest.raises(AddressError, match="one database"):
+        parse_partitions("redis+cluster://n1:6379/same b=redis+cluster://n1:6379/same")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
