@@ -14,9 +14,10 @@ from s3_server import S3Server
 
 from worker.jobs.errors import ArchiveUnavailable, ContentDamaged, KeyMissing, LeaseLost
 from worker.store import keys
+from worker.store.connection.job_keys import ciphers_of
 from worker.store.connection.pool import connect
 from worker.store.envelope import MasterKeyring
-from worker.store.jobs.archived_output import entry_of, place_of
+from worker.store.jobs.archived_output import entry_of, open_reference, place_of
 from worker.store.jobs.batch_reads import outputs_or_none
 from worker.store.jobs.outputs import read_outputs
 
@@ -142,7 +143,10 @@ async def test_an_outage_when_the_job_ends_keeps_the_output_in_redis_until_it_is
     assert len(await kept.listed()) == 1, "what the outage left half-written is gone"
 
 
-async def test_an_output_that_changes_while_it_is_moved_stays_as_it_is(kept: Archived, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("becomes", [None, b"another value"], ids=["deleted", "another"])
+async def test_an_output_that_changes_while_it_is_moved_stays_as_it_is(
+    kept: Archived, monkeypatch: Any, becomes: bytes | None
+) -> None:
     job_id = await kept.completed({"output_text": "short"})
     await kept.redis.zadd(keys.UNARCHIVED, {job_id: 0})
     write = kept.archive.write
@@ -150,11 +154,13 @@ async def test_an_output_that_changes_while_it_is_moved_stays_as_it_is(kept: Arc
     async def write_and_delete(*args: Any, **more: Any) -> Any:
         done = await write(*args, **more)
         await kept.redis.delete(keys.job_output(job_id))
+        if becomes is not None:
+            await kept.redis.set(keys.job_output(job_id), becomes)
         return done
 
     monkeypatch.setattr(kept.archive, "write", write_and_delete)
     assert await kept.objects.move() == 0
-    assert not await kept.redis.exists(keys.job_output(job_id))
+    assert await kept.redis.get(keys.job_output(job_id)) == becomes
 
 
 async def test_nobody_refers_to_an_object_that_was_released(kept: Archived, monkeypatch: Any) -> None:
@@ -195,7 +201,9 @@ async def test_an_archive_that_is_away_or_not_set_up_is_no_damage(
 @pytest.mark.parametrize("how", ["missing", "cut", "one byte", "longer", "another job's", "an earlier one"])
 async def test_an_object_that_is_not_the_one_written_is_named_as_damage(kept: Archived, how: str) -> None:
     job_id, token = await kept.held()
-    await kept.jobs.archive_output(await kept.jobs.seal_output(job_id, {**LARGE, "draft": "an earlier one"}))
+    await kept.jobs.archive_output(
+        await kept.jobs.seal_output(job_id, {**LARGE, "output_text": LARGE["output_text"].replace("7", "8")})
+    )
     (earlier,) = await kept.listed()
     await kept.settle(job_id, token)
     other = await kept.completed({**LARGE, "draft": "not yours"})
@@ -233,6 +241,8 @@ async def test_a_place_that_was_copied_from_another_job_or_changed_opens_nothing
         raw[:20],
         b"6",
     ):
+        with pytest.raises(ContentDamaged):  # before anything is asked of the archive
+            open_reference((await ciphers_of(kept.redis, [job_id]))[job_id], job_id, planted)
         await kept.redis.set(keys.job_output(job_id), planted)
         with pytest.raises(ContentDamaged):
             await kept.jobs.load_output(job_id)
