@@ -31,7 +31,7 @@ def once_broken(kept: Any) -> Any:
 
 def break_part(worker: WorkerProcess, part: str) -> None:
     place, name = {
-        "flusher": (worker.components.context.flusher, "flush"),
+        "flusher": (worker.components.context.flusher, "_write"),
         "leases": (worker.components.context.leases, "renew"),
         "sweeper": (worker.components.sweeper, "sweep"),
         "claiming": (worker.components.claimer, "_poll_iteration"),

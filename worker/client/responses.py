@@ -213,6 +213,14 @@ class Silence(ApiModel):
     suspected: int = 0
 
 
+class Partition(ApiModel):
+    """A store of a deployment with several, and why it can't be used now."""
+
+    SHOWN = ("name", "away")
+    name: str
+    away: str | None = None
+
+
 class Status(ApiModel):
     """The state of queue, workers, account, circuits and pauses."""
 
@@ -226,6 +234,7 @@ class Status(ApiModel):
     pauses: tuple[dict[str, Any], ...] = ()
     pacing: Pacing = Pacing()
     silences: tuple[Silence, ...] = ()
+    partitions: tuple[Partition, ...] = ()
 
 
 Row = TypeVar("Row", bound=ApiModel)
