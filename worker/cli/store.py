@@ -22,7 +22,14 @@ from worker.settings_loader import load
 from worker.store.audit.acts import ACCEPTED, MIGRATED, SEALED, Acts
 from worker.store.connection.pool import Redis, connect
 from worker.store.connection.store_guard import accept as accept_store, read_answer
-from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load as load_mark
+from worker.store.connection.store_mark import (
+    StoreAnswer,
+    StoreMark,
+    accepted_deployment,
+    describe,
+    judge,
+    load as load_mark,
+)
 from worker.store.errors import store_errors
 from worker.store.lifecycle.sealing import StoreSealing
 from worker.store.stats.migration_progress import begin_again
@@ -36,16 +43,19 @@ app = typer.Typer(
 
 
 async def compare_store(
-    settings: Settings, new: str | None = None, by: str = ""
+    settings: Settings, random: str | None = None, by: str = ""
 ) -> tuple[StoreMark | None, StoreAnswer, str]:
-    """Return (this machine's mark, what Redis holds, what is wrong). `new`: first accept Redis as this deployment, for
-    which `by` is responsible.
+    """Return (this machine's mark, what Redis holds, what is wrong). `random`: first accept Redis as a deployment with
+    an id made of it, for which `by` is responsible.
     """
     mark = load_mark(settings.mark_file)
     async with with_redis(settings) as actual:
         redis = connect(actual.store_url, max_connections=1, retries=1)
         try:
-            if new is not None:
+            if random is not None:
+                async with store_errors("say which deployment it holds"):
+                    held = (await read_answer(redis.execute_command, None)).deployment
+                new = accepted_deployment(random, held, mark)
                 await accept_store(redis, new)
                 await Acts(redis, Clock(), actor_of(by)).record(ACCEPTED, deployment=new)
             async with store_errors("say which deployment it holds"):
@@ -84,9 +94,8 @@ def accept(by: By = "") -> None:
     ops/runbook/StoreChanged.md. Redis gets a new deployment id. Every running process accepts it within a second, one
     that is down accepts it if it starts within a day.
     """
-    new = Clock().random_bytes(8).hex()
-    asyncio.run(compare_store(load(), new, by))
-    print(f"accepted: Redis is deployment {new} from now on; processes continue within a second")
+    _, answer, _ = asyncio.run(compare_store(load(), Clock().random_bytes(8).hex(), by))
+    print(f"accepted: Redis is deployment {answer.deployment} from now on; processes continue within a second")
 
 
 @app.command()
