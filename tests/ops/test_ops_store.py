@@ -35,6 +35,11 @@ def doctor(vigil: Deployment) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in json.loads(ended.stdout)["checks"]}
 
 
+def shown(vigil: Deployment) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(vigil.vigil("worker", "store", "show", "--json").stdout)
+    return answer
+
+
 def changed(url: str) -> list[str]:
     return re.findall(r"^vigil_store_changed (\S+)$", httpx2.get(f"{url}/metrics").text, re.MULTILINE)
 
@@ -123,6 +128,7 @@ def test_an_emptied_and_an_older_store_are_noticed_and_accepted_on_purpose(tmp_p
                 for answers in wait_for("both refuse the older one", lambda: both(vigil, worker, 503)):
                     assert "came back older" in answers
                 assert vigil.vigil("api", "store", "accept").returncode == 0
+                assert shown(vigil)["redis"].endswith("-z"), "a compressed store stays one"
                 wait_for("both take it", lambda: both(vigil, worker, 200))
                 assert changed(vigil.url) == ["0.0"]
                 assert vigil.http.get(f"/v1/jobs/{newer}").status_code == 404

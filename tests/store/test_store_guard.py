@@ -20,7 +20,15 @@ from worker.jobs.errors import RecordUnreadable, StoreChanged
 from worker.store import keys, values
 from worker.store.connection.pool import connect
 from worker.store.connection.store_guard import StoreGuard, accept, guard_of
-from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load, save
+from worker.store.connection.store_mark import (
+    StoreAnswer,
+    StoreMark,
+    accepted_deployment,
+    describe,
+    judge,
+    load,
+    save,
+)
 from worker.store.jobs.commit_commands import RetentionTimes
 from worker.store.jobs.repository import Jobs
 from worker.store.lifecycle.queue_repair import QueueRepair
@@ -315,6 +323,23 @@ async def test_what_the_api_may_not_set_aside_is_reported_and_a_worker_does_it_a
 
 
 # ---- pure
+
+
+@pytest.mark.parametrize(
+    ("held", "known", "compact"),
+    [
+        ("a-z", "a-z", True),  # a copy that was put back
+        ("b-z", None, True),  # another machine
+        (None, "a-z", True),  # came back empty
+        ("a", "a", False),
+        (None, "a", False),
+        ("a", "b-z", False),  # a copy from before
+        ("b-z", "a", False),  # emptied, and made anew by one process: older ones that knew it may still run
+        (None, None, False),
+    ],
+)
+def test_an_accepted_store_stays_compressed_or_plain(held: str | None, known: str | None, compact: bool) -> None:
+    assert accepted_deployment("00ff", held, StoreMark(known) if known else None) == "00ff" + "-z" * compact
 
 
 ids = st.sampled_from(["a", "b", "c"])

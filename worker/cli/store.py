@@ -20,7 +20,14 @@ from worker.settings_loader import load
 from worker.store.audit.acts import ACCEPTED, MIGRATED, SEALED, Acts
 from worker.store.connection.pool import Redis
 from worker.store.connection.store_guard import accept as accept_store, read_answer
-from worker.store.connection.store_mark import StoreAnswer, StoreMark, describe, judge, load as load_mark
+from worker.store.connection.store_mark import (
+    StoreAnswer,
+    StoreMark,
+    accepted_deployment,
+    describe,
+    judge,
+    load as load_mark,
+)
 from worker.store.errors import store_errors
 from worker.store.lifecycle.sealing import StoreSealing
 from worker.store.partitions.stores import PartitionStore
@@ -83,16 +90,20 @@ def accept(by: By = "") -> None:
     ops/runbook/StoreChanged.md. Redis gets a new deployment id. Every running process accepts it within a second, one
     that is down accepts it if it starts within a day.
     """
-    new, settings = Clock().random_bytes(8).hex(), load()
+    random, settings = Clock().random_bytes(8).hex(), load()
     names = [one.name for one in settings.partitions]
     if len(names) > 1 and settings.cli_partition is None:
         raise CliError(f"say which store is meant: set VIGIL_CLI_PARTITION to one of {', '.join(names)}", EXIT_USAGE)
 
-    async def work(store: PartitionStore) -> None:
+    async def work(store: PartitionStore) -> str:
+        async with store_errors("say which deployment it holds"):
+            held = (await read_answer(store.redis.execute_command, None)).deployment
+        new = accepted_deployment(random, held, load_mark(store.settings.mark_file))
         await accept_store(store.redis, new)
         await Acts(store.redis, Clock(), actor_of(by)).record(ACCEPTED, deployment=new)
+        return new
 
-    in_one(settings, work)
+    new = in_one(settings, work)
     print(f"accepted: Redis is deployment {new} from now on; processes continue within a second")
 
 

@@ -50,6 +50,16 @@ def judge(mark: StoreMark | None, answer: StoreAnswer) -> Reason | None:
     return "empty" if answer.deployment is None else "older"
 
 
+def accepted_deployment(random: str, held: str | None, mark: StoreMark | None) -> str:
+    """Return a new deployment id for a store that holds the deployment `held`, made of `random` (hex).
+
+    It says compressed only if what Redis holds and what this machine knew both said so: processes of an older release
+    may be beside a plain one. Where Redis came back empty the mark decides.
+    """
+    known = [one for one in (held, mark.deployment if mark else None) if one]
+    return random + COMPACT_STORE * (bool(known) and all(one.endswith(COMPACT_STORE) for one in known))
+
+
 def describe(reason: Reason, mark: StoreMark, answer: StoreAnswer) -> str:
     """Say what happened and what to do, for operators."""
     known = f"deployment {mark.deployment}" + (f", records up to {_time(mark.record)}" if mark.record else "")
