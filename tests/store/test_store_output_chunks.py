@@ -117,7 +117,8 @@ def test_a_record_comes_back_as_it_was_and_one_of_another_schema_is_refused():
 
 async def test_answers_are_read_in_one_trip_and_missing_ones_are_missing(redis, jobs):
     job, _ = await jobs.submit(new_job())
-    await redis.execute_command(*(await jobs.seal_output(job.job.id, {"output_text": "x"})).command())
+    for command in (await jobs.seal_output(job.job.id, {"output_text": "x"})).commands():
+        await redis.execute_command(*command)
     assert await outputs(redis, [job.job.id, "job_2"]) == {job.job.id: {"output_text": "x"}}
     assert await outputs(redis, []) == {}
 
