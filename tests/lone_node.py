@@ -23,7 +23,7 @@ ON_CLUSTER = bool(os.environ.get("VIGIL_TEST_CLUSTER"))  # noqa: TID251
 
 _WITHOUT_KEYS = frozenset(("DEBUG", "FLUSHALL", "FLUSHDB", "REPLICAOF", "MONITOR", "LATENCY", "SLOWLOG"))
 _WITH_ONE = frozenset(
-    ("DUMP", "RESTORE", "LPOP", "RPOP", "SETEX", "SETRANGE", "INCRBYFLOAT", "ZRANDMEMBER", "ZREVRANK")
+    ("DUMP", "RESTORE", "LPOP", "RPOP", "SETEX", "SETRANGE", "INCRBYFLOAT", "ZRANDMEMBER", "ZREVRANK", "PEXPIRETIME")
 )
 """Commands that only tests use."""
 
@@ -42,6 +42,7 @@ def one_node(folder: Path) -> Iterator[str]:
         key_tag._NONE |= _WITHOUT_KEYS
         key_tag._FIRST |= _WITH_ONE
         key_tag._PLACES["MSET"] = lambda command: range(1, len(command), 2)
+        key_tag._PLACES["MEMORY"] = lambda _: (1,)
         yield f"redis+cluster://127.0.0.1:{port}/the-tests.1"
     finally:
         process.kill()

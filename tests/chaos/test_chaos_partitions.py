@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from in_process import LIMIT, SOL, until
 from processes import Processes, free_port
+from thorough import THOROUGH
 
 from worker.embedded import EmbeddedValkey
 from worker.jobs.ids import partition_code_of
@@ -36,6 +37,7 @@ class TwoStores(Processes):
         return done.stdout + ("" if code in (None, 0) else done.stderr)
 
 
+@pytest.mark.skipif(not THOROUGH, reason="make test-thorough: tests/partitions has the parts")
 @pytest.mark.timeout(600)
 async def test_a_killed_worker_loses_nothing_in_either_store(tmp_path: Path) -> None:
     port = free_port()

@@ -112,6 +112,7 @@ def test_tls_with_the_certificate_of_the_client(tmp_path: Path, made: Certificat
             assert doctor(vigil, "tls")["state"] == "ok"
 
 
+@pytest.mark.skipif(not THOROUGH, reason="make test-thorough: tests/chaos has a cluster, the test before has TLS")
 def test_a_cluster_over_tls_as_the_users_of_its_store(tmp_path: Path, made: Certificates) -> None:
     given = secrets(tmp_path / "secrets", "127.0.0.1:1", "acme.eu")
     port, node_port = free_port(), free_port()

@@ -7,9 +7,10 @@ import re
 import pytest
 from archive_tampering import TAMPERINGS, Tampering
 from archived_trail import archived_trail
+from thorough import cases
 
 
-@pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
+@pytest.mark.parametrize("tamper", TAMPERINGS[:: cases(3, 1)], ids=lambda tamper: tamper.__name__)
 async def test_tampering_with_the_archive_is_found_and_named(redis, clock, jobs, s3, tamper: Tampering) -> None:
     trail = await archived_trail(redis, clock, jobs, s3)
     expected = await tamper(trail)

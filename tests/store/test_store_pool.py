@@ -127,15 +127,18 @@ async def test_a_read_only_server_is_unavailable_for_writes_only():
             await Jobs(client, FakeClock(start=99)).submit(new_job())
 
 
-async def test_a_task_that_is_cancelled_while_it_returns_a_connection_costs_the_pool_none(valkey_url):
-    redis = connect(valkey_url, max_connections=1)
+@pytest.mark.parametrize("address", ["redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1/acme"])
+async def test_a_task_that_is_cancelled_while_it_returns_a_connection_costs_the_pool_none(address):
+    redis = connect(address, max_connections=1)
     pool = redis.connection_pool
-    connection = await pool.get_connection()
+    connection = pool.get_available_connection()
+    assert not pool.can_get_connection()
     async with pool._condition:  # as another task that looks for a connection at this moment
         returning = asyncio.create_task(pool.release(connection))
         await asyncio.sleep(0)
         returning.cancel()
         with pytest.raises(asyncio.CancelledError):
             await returning
-    assert await redis.ping()
+    assert pool.can_get_connection()
+    assert pool.get_available_connection() is connection
     await redis.aclose()

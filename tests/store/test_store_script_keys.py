@@ -42,3 +42,13 @@ def test_every_script_says_in_its_header_what_its_keys_are():
         header = text[: re.search(r"^(?!--)", text, re.MULTILINE).start()]
         assert name in PARTS or re.search(r"^-- KEYS     (?!none)\w", header, re.MULTILINE), name
         assert name in PARTS or "KEYS" in code(text), name
+
+
+async def test_in_a_cluster_scripts_have_all_of_the_server_that_they_use(redis):
+    used = {name for text in SCRIPTS.values() for name in re.findall(r"\bredis\.(\w+)", code(text))}
+    prefix = SCRIPTS["connection/key_tag"]
+    look = "local found = {} for n, name in ipairs(ARGV) do found[n] = type(redis[name]) end return found"
+    loaded = await redis.script_load(f"{prefix}\n{look}")
+    found = await redis.evalsha(loaded, 1, "{x}vigil:unmoved", *sorted(used))
+    assert {"call", "sha1hex"} <= used
+    assert found == [b"function"] * len(used)

@@ -12,7 +12,7 @@ import contextlib
 from binascii import crc_hqx
 from typing import Any, Final
 
-from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection
+from redis.asyncio import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -27,6 +27,7 @@ from redis.exceptions import (
 
 from worker.redis_address import Address
 from worker.store import keys
+from worker.store.connection.blocking_pool import BlockingPool
 from worker.store.error_reasons import SLOTS_FORBIDDEN, ExplainedError
 
 Node = tuple[str, int]
@@ -246,14 +247,12 @@ def _target(rest: str, own_host: str) -> Node | None:
     return (host or own_host, int(port)) if port.isdigit() and host != "?" else None
 
 
-def owner_pool(address: Address, options: dict[str, Any], max_connections: int) -> BlockingConnectionPool:
+def owner_pool(address: Address, options: dict[str, Any], max_connections: int) -> BlockingPool:
     """Return a pool of connections to the node that serves the slot of this address."""
     given = {**options, "username": address.username, "password": address.password, **address.options}
     plain, owning = (SSLConnection, _OwnerSSLConnection) if address.encrypted else (Connection, _OwnerConnection)
     finder = SlotFinder(address.tag, address.hosts, plain, given)
-    return BlockingConnectionPool(
-        max_connections=max_connections, timeout=5, connection_class=owning, finder=finder, **given
-    )
+    return BlockingPool(max_connections=max_connections, timeout=5, connection_class=owning, finder=finder, **given)
 
 
 def finder_of(redis: Any) -> SlotFinder | None:

@@ -23,5 +23,5 @@ local redis, KEYS = (function(server, declared)
       return run(command, tag .. key, ...)
     end
   end
-  return {call = tagging(server.call), pcall = tagging(server.pcall)}, names
+  return {call = tagging(server.call), pcall = tagging(server.pcall), sha1hex = server.sha1hex}, names
 end)(redis, KEYS)

@@ -87,7 +87,7 @@ def with_tag(tag: str, command: tuple[Any, ...]) -> tuple[Any, ...]:
     if name not in _PLACES:
         raise ValueError(f"where the keys of {name} stand is not known: add it to worker/store/connection/key_tag.py")
     tagged = list(command)
-    tagged[0] = _SHARDED.get(name, name)
+    tagged[0] = _SHARDED.get(name, head)  # both words of one that has two
     for place in _PLACES[name](command):
         tagged[place] = _tagged(tag, command[place])
     return tuple(tagged)

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import hiredis
 from arq.connections import ArqRedis
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff
@@ -26,6 +26,7 @@ from worker import redis_address
 from worker.jobs.errors import StoreRefused
 from worker.redis_address import Address
 from worker.settings import Settings
+from worker.store.connection.blocking_pool import BlockingPool
 from worker.store.connection.cluster import owner_pool
 from worker.store.connection.key_tag import TaggedClient, tag_commands
 from worker.store.envelope import MasterKeyring
@@ -123,7 +124,9 @@ def connect_to(
         client = TaggedClient(pool, job_serializer=_dumps, job_deserializer=json.loads)
         client.key_tag = f"{{{address.tag}}}"
     else:
-        pool = _Pool(max_connections=max_connections, timeout=5, **{**options, **_endpoint(address), **address.options})
+        pool = BlockingPool(
+            max_connections=max_connections, timeout=5, **{**options, **_endpoint(address), **address.options}
+        )
         client = ArqRedis(pool, job_serializer=_dumps, job_deserializer=json.loads)
     _pack_with_hiredis(client.connection_pool)
     if address.clustered:
@@ -133,19 +136,6 @@ def connect_to(
     client.keyring, client.guard, client.output_archive = keyring or _NO_KEYS, guard, archive
     client.auto_close_connection_pool = True  # the pool is this client's own: `aclose` ends every connection
     return client
-
-
-class _Pool(BlockingConnectionPool):  # type: ignore[misc]
-    """A pool that gets each connection back, also from a task that is cancelled while it returns one."""
-
-    async def release(self, connection: Any) -> None:
-        try:
-            await super().release(connection)
-        except asyncio.CancelledError:
-            if connection in self._in_use_connections:  # without this the pool would be smaller by one for ever
-                self._in_use_connections.remove(connection)
-                self._available_connections.append(connection)
-            raise
 
 
 def _pack_with_hiredis(pool: ConnectionPool) -> None:
