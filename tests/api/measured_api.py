@@ -64,6 +64,10 @@ class Cost(NamedTuple):
     """How late the most delayed timer was, if that is watched."""
     status: int
 
+    def least(self, other: Cost) -> Cost:
+        """Return the lesser figure of each; the status is the later one's: what is made once, the second has not."""
+        return Cost(*map(min, self[:3], other[:3]), other.status)
+
 
 @dataclass
 class MeasuredApi:

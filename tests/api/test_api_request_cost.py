@@ -44,8 +44,8 @@ def test_no_request_to_any_route_takes_longer_than_its_size(settings, redis):
         for route in api.routes:
             for request in requests_for(route, target_of(route, ids), SIZE, named, _SERIOUS[:IN_FIELDS]):
                 cost = api.send(request)
-                if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S:  # perhaps the machine: once more
-                    cost = min(cost, api.send(request))
+                if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S:  # the machine, or what is made once
+                    cost = cost.least(api.send(request))
                 sent += 1
                 if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S or cost.status in {0, 500}:
                     slow.append((f"{route.method} {route.path}: {request.name}", cost))
@@ -69,7 +69,7 @@ def test_no_form_of_the_console_takes_longer_than_its_size(settings, redis):
                 request = WorstRequest(body[:8].decode(), "POST", path, form, body)
                 cost = api.send(request)
                 if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S:
-                    cost = min(cost, api.send(request))
+                    cost = cost.least(api.send(request))
                 if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S or cost.status in {0, 500}:
                     slow.append((path, request.name, cost))
     assert slow == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from importlib.resources import files
 
 import pytest
@@ -32,6 +34,24 @@ def test_what_is_not_compressed_stays_as_it_is() -> None:
     assert compression.expand(RECORD) == RECORD
     large = b"x" * (compression.LARGEST + 1)
     assert compression.compress(large) == large
+
+
+def test_threads_that_begin_at_once_do_not_end_the_process() -> None:
+    work = """
+import json, threading
+from worker.store import compression
+raw = json.dumps({"type": "job.queued"}).encode() * 20
+def compress_and_expand():
+    for _ in range(30):
+        assert compression.expand(compression.compress(raw)) == raw
+for _ in range(60):
+    threads = [threading.Thread(target=compress_and_expand) for _ in range(6)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
 
 
 def test_released_dictionaries_are_never_changed_and_read_what_they_wrote() -> None:

@@ -37,10 +37,8 @@ def compress(raw: bytes) -> bytes:
         return raw
     compressor: zstandard.ZstdCompressor | None = getattr(_contexts, "compressor", None)
     if compressor is None:
-        dictionary = _dictionary(DICTIONARY)
-        dictionary.precompute_compress(level=_LEVEL)
         compressor = _contexts.compressor = zstandard.ZstdCompressor(
-            level=_LEVEL, dict_data=dictionary, write_checksum=False
+            level=_LEVEL, dict_data=_prepared_dictionary(), write_checksum=False
         )
     return compressor.compress(raw)
 
@@ -86,6 +84,21 @@ def _numbers() -> frozenset[int]:
 
 
 @cache
+def _prepared_dictionary() -> zstandard.ZstdCompressionDict:
+    """Return the dictionary of new values, prepared for `_LEVEL`.
+
+    All threads share it, so it is prepared before any of them has it: preparing it again would free the tables that
+    another thread compresses with, and end the process.
+    """
+    dictionary = zstandard.ZstdCompressionDict(_bytes_of(DICTIONARY), dict_type=zstandard.DICT_TYPE_FULLDICT)
+    dictionary.precompute_compress(level=_LEVEL)
+    return dictionary
+
+
+@cache
 def _dictionary(number: int) -> zstandard.ZstdCompressionDict:
-    raw = files("worker.store").joinpath(f"dictionaries/{number}.dict").read_bytes()
-    return zstandard.ZstdCompressionDict(raw, dict_type=zstandard.DICT_TYPE_FULLDICT)
+    return zstandard.ZstdCompressionDict(_bytes_of(number), dict_type=zstandard.DICT_TYPE_FULLDICT)
+
+
+def _bytes_of(number: int) -> bytes:
+    return files("worker.store").joinpath(f"dictionaries/{number}.dict").read_bytes()
