@@ -20,10 +20,10 @@ from worker.store.jobs.stored_job import NewJob
 __all__ = ["check_books", "submit"]
 
 
-async def submit(redis: ArqRedis, prompt: str, **policy: object) -> str:
+async def submit(redis: ArqRedis, prompt: str, *, idempotency_key: str | None = None, **policy: object) -> str:
     """A job put into Redis as the API does it; its id."""
     fact = ev.Queued(app="chaos", key_id="key_chaos", requested_model="gpt-5.6-sol", policy=Policy(**policy))
-    stored, _ = await Jobs(redis, Clock()).submit(NewJob(fact, {"metadata": {}}, {"input": prompt}))
+    stored, _ = await Jobs(redis, Clock()).submit(NewJob(fact, {"metadata": {}}, {"input": prompt}, idempotency_key))
     return stored.job.id
 
 
