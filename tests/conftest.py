@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -26,7 +27,14 @@ from worker.telemetry import events
 load_profile()
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup: the processes under test would inherit that
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+gc.set_threshold(50_000, 20, 50)  # as in `vigil api`: what collection imports is many objects, and none is garbage
 events.set_strict()  # what no table of telemetry lists is a fault
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: no collection of garbage looks at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
