@@ -18,5 +18,5 @@ def cases(everyday: int, thorough: int) -> int:
 def load_profile() -> None:
     """No property has a time limit: that would be a verdict on the machine."""
     slow = (HealthCheck.too_slow,)
-    settings.register_profile("vigil", deadline=None, max_examples=cases(30, 200), suppress_health_check=slow)
+    settings.register_profile("vigil", deadline=None, max_examples=cases(20, 200), suppress_health_check=slow)
     settings.load_profile("vigil")

@@ -31,7 +31,7 @@ from worker.jobs import events as ev
 
 SIZE = 80 * 1024
 MAX_TURN_S, MAX_TOTAL_S = 0.05, 0.5
-IN_FIELDS = cases(1, len(VALUES))
+IN_FIELDS = cases(0, len(VALUES))
 _SERIOUS = ("empty strings", *VALUES)
 
 
@@ -50,7 +50,7 @@ def test_no_request_to_any_route_takes_longer_than_its_size(settings, redis):
                 if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S or cost.status in {0, 500}:
                     slow.append((f"{route.method} {route.path}: {request.name}", cost))
     assert slow == []
-    assert sent > 10 * len(api.routes)
+    assert sent > cases(5, 10) * len(api.routes)
 
 
 def test_no_form_of_the_console_takes_longer_than_its_size(settings, redis):

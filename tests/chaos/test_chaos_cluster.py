@@ -13,6 +13,7 @@ import pytest
 from in_process import LIMIT, until
 from processes import Processes, free_port
 from promise_checks import check_books
+from thorough import THOROUGH
 from valkey_cluster import ValkeyCluster, ValkeyNode
 
 from worker.clock import Clock
@@ -109,6 +110,7 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
             yield Deployment(cluster, stage, http)
 
 
+@pytest.mark.skipif(not THOROUGH, reason="make test-thorough: tests/store/test_store_cluster.py has the parts")
 async def test_a_store_in_a_cluster_moves_is_handed_over_and_loses_its_node_and_no_job_is_lost(
     deployment: Deployment,
 ) -> None:

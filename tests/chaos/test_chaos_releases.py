@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import httpx2
+import pytest
 from in_process import SOL, until
 from next_release import COUNTED, FIELD, STEPS, make_next_release, next_schema
 from processes import VIGIL, Processes, free_port
 from promise_checks import check_books
+from thorough import THOROUGH
 from webhook_receivers import Receiver
 
 from worker.clock import Clock
@@ -106,6 +108,7 @@ async def test_jobs_go_over_between_two_releases_and_back(tmp_path: Path) -> Non
             await api.aclose()
 
 
+@pytest.mark.skipif(not THOROUGH, reason="make test-thorough: tests/store/test_store_migrations.py has the parts")
 async def test_a_migration_of_the_next_release_waits_for_this_one_and_outlives_a_crash(tmp_path: Path) -> None:
     next_release, number = str(make_next_release(tmp_path / "next")), next_schema()
     async with Processes(tmp_path) as stage:

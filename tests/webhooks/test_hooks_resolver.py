@@ -82,10 +82,10 @@ async def test_a_name_is_looked_up_once_for_all_who_wait():
     async with resolving(seconds=1) as (resolver, names):
         stuck = [asyncio.create_task(resolver("n.evil.example", app)) for app in ("a", "b") for _ in range(50)]
 
-        async def asked() -> bool:
+        async def question_came() -> bool:
             return bool(names.questions["n.evil.example"])
 
-        await until("the question", asked)
+        await until("the question", question_came)
         await asyncio.sleep(0)
         assert names.questions["n.evil.example"] == 1
         await asyncio.gather(*(fails(task) for task in stuck))
