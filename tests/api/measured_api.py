@@ -65,7 +65,7 @@ class Cost(NamedTuple):
     status: int
 
     def least(self, other: Cost) -> Cost:
-        """Return the lesser figure of each; the status is the later one's: what is made once, the second has not."""
+        """Return the lower of each figure, with the status of `other`, the same request sent again."""
         return Cost(*map(min, self[:3], other[:3]), other.status)
 
 

@@ -31,7 +31,7 @@ from worker.jobs import events as ev
 
 SIZE = 80 * 1024
 MAX_TURN_S, MAX_TOTAL_S = 0.05, 0.5
-IN_FIELDS = cases(0, len(VALUES))
+IN_FIELDS = cases(1, len(VALUES))
 _SERIOUS = ("empty strings", *VALUES)
 
 
@@ -44,13 +44,13 @@ def test_no_request_to_any_route_takes_longer_than_its_size(settings, redis):
         for route in api.routes:
             for request in requests_for(route, target_of(route, ids), SIZE, named, _SERIOUS[:IN_FIELDS]):
                 cost = api.send(request)
-                if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S:  # the machine, or what is made once
+                if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S:  # perhaps what only the first makes
                     cost = cost.least(api.send(request))
                 sent += 1
                 if cost.turn > MAX_TURN_S or cost.total > MAX_TOTAL_S or cost.status in {0, 500}:
                     slow.append((f"{route.method} {route.path}: {request.name}", cost))
     assert slow == []
-    assert sent > cases(5, 10) * len(api.routes)
+    assert sent > 10 * len(api.routes)
 
 
 def test_no_form_of_the_console_takes_longer_than_its_size(settings, redis):

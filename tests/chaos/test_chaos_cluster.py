@@ -110,7 +110,10 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
             yield Deployment(cluster, stage, http)
 
 
-@pytest.mark.skipif(not THOROUGH, reason="make test-thorough: tests/store/test_store_cluster.py has the parts")
+@pytest.mark.skipif(
+    not THOROUGH,
+    reason="make test-thorough: tests/store has moves of a slot; only this has a death",
+)
 async def test_a_store_in_a_cluster_moves_is_handed_over_and_loses_its_node_and_no_job_is_lost(
     deployment: Deployment,
 ) -> None:

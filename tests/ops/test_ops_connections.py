@@ -93,7 +93,7 @@ def test_a_password_with_every_sign_over_tcp(tmp_path: Path) -> None:
         assert SIGNS[10:40] not in logs(vigil)
 
 
-@pytest.mark.skipif(not THOROUGH, reason="make test-thorough: every test of the store uses a socket")
+@pytest.mark.skipif(not THOROUGH, reason="make test-thorough: other tests use a socket, as the default user")
 def test_a_user_over_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "a socket, @#?% %41.sock"
     with ExitStack() as stack:
@@ -199,7 +199,7 @@ def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
     return zip(words[::2], words[1::2], strict=True)
 
 
-@pytest.mark.skipif(not THOROUGH, reason="make test-thorough: tests/chaos has a failover")
+@pytest.mark.skipif(not THOROUGH, reason="make test-thorough: tests/chaos has a failover, without users")
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_sentinels_and_data_servers_with_users_of_their_own_and_a_failover(
     tmp_path: Path, made: Certificates, tls: bool
