@@ -296,8 +296,8 @@ async def test_the_fallback_chain_follows_access_denials_only(redis: ArqRedis, v
 async def test_the_cost_cap_counts_what_a_lost_attempt_has_cost(redis: ArqRedis, valkey_url: str) -> None:
     async with Stage(redis, valkey_url, speed=1, upstream="stream") as stage:
         first = await stage.worker()
-        # 16 tokens of output fit beside the input, and not once more
-        job_id = await stage.submit("[[sim: normal tokens=4000 rate=40]] go", policy={"max_cost_usd": 0.001})
+        # 16 tokens of output fit beside the input, and not once more; slow, so that it crashes before their end
+        job_id = await stage.submit("[[sim: normal tokens=4000 rate=2]] go", policy={"max_cost_usd": 0.001})
         await stage.reaches(job_id, "output", lambda job: job.attempts and job.attempts[0].first_output_at)
 
         async def some_text_is_stored() -> bool:
